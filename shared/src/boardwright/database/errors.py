@@ -1,0 +1,52 @@
+"""What can go wrong between a service and its database.
+
+Two kinds, because callers do different things about them: `DatabaseUnavailable` is the outside world
+(server gone, disk full) and the same call may be repeated; the violations are a fact about the data.
+"""
+
+
+class DatabaseError(Exception):
+    """Root of everything that `boardwright.database` raises on purpose."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database cannot be reached or cannot write now.
+
+    `outcome_unknown` is true when the connection was lost while the commit was under way: the change may
+    or may not be there. A repeat with the same `request_id` is always right.
+    """
+
+    def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(message)
+        self.outcome_unknown = outcome_unknown
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """The disk under the database is full."""
+
+
+class DatabaseOutdated(DatabaseError):
+    """The stored schema is not the one that this code needs; `migrate` brings it there."""
+
+
+class ConstraintViolation(DatabaseError):
+    """A change that the schema refuses.
+
+    `constraint` is PostgreSQL's constraint name, or on SQLite the columns ("models.project, models.id");
+    `table` is the table's bare name on both where the database tells it, else "".
+    """
+
+    def __init__(self, constraint: str, table: str = "") -> None:
+        super().__init__(
+            f"the change violates {constraint or 'a constraint'}" + (f" of {table}" if table else "")
+        )
+        self.constraint = constraint
+        self.table = table
+
+
+class UniqueViolation(ConstraintViolation):
+    """A row with the same key exists."""
+
+
+class ForeignKeyViolation(ConstraintViolation):
+    """A row refers to one that does not exist, or is still referred to."""
