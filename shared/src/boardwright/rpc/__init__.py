@@ -1,0 +1,9 @@
+"""How services speak: server, channels, errors, callers and resource names.
+
+errors.py       what services raise, to google.rpc.Status and back
+auth.py         principals, roles, permissions, the token file; grants.py: a worker's signed grant
+handling.py     what happens around every RPC (trace, caller, permission, errors, metrics)
+server.py       `serve`; client.py: `connect` and `connect_sync`
+names.py        resource-name templates
+translation.py  errors of the layers below, as errors for callers
+"""

@@ -1,0 +1,49 @@
+"""`python -m boardwright.<service> serve|migrate`, the same for every service."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+from boardwright import telemetry
+from boardwright.content.errors import ContentError
+from boardwright.database import DatabaseError
+
+
+def launch(
+    service: str,
+    serve: Callable[[], Awaitable[None]],
+    migrate: Callable[[], None],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run one word of a service's command line; return the exit status.
+
+    0: ended as asked. 2: wrong usage or settings. 4: the database, the blob store or the address is not
+    available.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words not in (["serve"], ["migrate"]):
+        sys.stderr.write(
+            f"usage: python -m boardwright.{service} serve|migrate\n\n"
+            "  serve     answer requests until SIGTERM; settings come from BOARDWRIGHT_ variables\n"
+            "  migrate   bring the database schema to this version\n"
+        )
+        return 0 if words in (["-h"], ["--help"]) else 2
+    try:
+        telemetry.configure(service)
+        if words == ["serve"]:
+            asyncio.run(_awaited(serve))
+        else:
+            migrate()
+    except ValueError as error:
+        sys.stderr.write(f"{service}: {error}\n")
+        return 2
+    except (DatabaseError, ContentError, OSError) as error:
+        sys.stderr.write(f"{service}: {error}\n")
+        return 4
+    return 0
+
+
+async def _awaited(serve: Callable[[], Awaitable[None]]) -> None:
+    await serve()
