@@ -1,0 +1,1 @@
+"""Jobs as pure values and functions: the DAG of steps, cache keys, records and lease rules."""

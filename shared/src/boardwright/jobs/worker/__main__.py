@@ -1,0 +1,35 @@
+"""``python -m boardwright.jobs.worker``: leases and runs steps until SIGTERM, which returns its leases."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from boardwright import telemetry
+from boardwright.jobs.confinement import scrub_environment
+from boardwright.jobs.subprocess_executor import SubprocessExecutor
+from boardwright.jobs.worker.app import FolderInUse, run_worker
+from boardwright.jobs.worker.settings import read_settings
+from boardwright.jobs.worker.transfer import RegistryTransfer
+
+
+def main() -> int:
+    """Run the worker; exit status 2 when its settings are wrong, 4 when its folder is in use."""
+    scrub_environment(("BOARDWRIGHT_SERVICE_TOKEN",))
+    try:
+        settings = read_settings(os.environ)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    telemetry.configure("worker")
+    try:
+        asyncio.run(run_worker(settings, SubprocessExecutor(), RegistryTransfer(settings.registry)))
+    except FolderInUse as error:
+        sys.stderr.write(f"{error}\n")
+        return 4
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
