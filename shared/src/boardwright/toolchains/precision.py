@@ -1,0 +1,164 @@
+"""How a graph is quantized, read from its QuantizeLinear, DequantizeLinear and fused integer nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+_COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_NARROW = 64  # 2 × 255 × 64 < 2^15: a pair of uint8 × int8 products fits into 16 bits
+_FUSED = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"})
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The integer types of a graph; all empty or zero for a float graph.
+
+    ``activation_types`` and ``weight_types`` hold ONNX's lower-case names (``uint8``, ``int8``).
+    ``asymmetric_activations`` tells that some activation has a zero point other than the middle of its
+    type's range (0 for int8, 128 for uint8); ``asymmetric_weights`` that some weight has one other than 0.
+    ``per_channel`` tells that some weight has more than one scale. ``wide_weights`` tells that some 8-bit
+    weight lies beyond ±64, so that a pair of products can overflow 16 bits (x86 without VNNI saturates
+    there). ``quantized`` and ``compute`` count the Conv, ConvTranspose, Gemm and MatMul nodes with integer
+    weights, and all of them.
+    """
+
+    activation_types: tuple[str, ...] = ()
+    weight_types: tuple[str, ...] = ()
+    asymmetric_activations: bool = False
+    asymmetric_weights: bool = False
+    per_channel: bool = False
+    wide_weights: bool = False
+    quantized: int = 0
+    compute: int = 0
+    dynamic: bool = False
+
+    @property
+    def is_integer(self) -> bool:
+        return bool(self.activation_types or self.weight_types)
+
+    @property
+    def short(self) -> str:
+        """``FP32``, or such as ``U8S8``: activations first, then weights."""
+        if not self.is_integer:
+            return "FP32"
+        return "".join(
+            "/".join(sorted(_letter(name) for name in names)) or "F32"
+            for names in (self.activation_types, self.weight_types)
+        )
+
+
+def read_precision(graph: onnx.GraphProto) -> Precision:
+    """Read how ``graph`` is quantized. Subgraphs are left out: quantizers do not reach into them."""
+    return _Reader(graph).read()
+
+
+class _Reader:
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
+        self._weights = {tensor.name: tensor for tensor in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Constant":
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        self._weights[node.output[0]] = attribute.t
+        self._producer = {output: node for node in graph.node for output in node.output}
+        self._activations: set[str] = set()
+        self._weight_types: set[str] = set()
+        self._asymmetric_activations = False
+        self._asymmetric_weights = False
+        self._per_channel = False
+        self._wide_weights = False
+
+    def read(self) -> Precision:
+        quantized = compute = 0
+        for node in self._graph.node:
+            if node.op_type == "QuantizeLinear":
+                self._activation(node.input[2] if len(node.input) > 2 else "")
+            if node.op_type in _COMPUTE:
+                compute += 1
+                quantized += self._weight_behind(node)
+            elif node.op_type in _FUSED:
+                compute += 1
+                quantized += 1
+                self._fused(node)
+        return Precision(
+            activation_types=tuple(sorted(self._activations)),
+            weight_types=tuple(sorted(self._weight_types)),
+            asymmetric_activations=self._asymmetric_activations,
+            asymmetric_weights=self._asymmetric_weights,
+            per_channel=self._per_channel,
+            wide_weights=self._wide_weights,
+            quantized=quantized,
+            compute=compute,
+            dynamic=any(node.op_type == "DynamicQuantizeLinear" for node in self._graph.node),
+        )
+
+    def _activation(self, zero_point: str) -> None:
+        """Note an activation's type; ONNX's default without a zero point is uint8."""
+        tensor = self._weights.get(zero_point)
+        if tensor is None:
+            self._activations.add("uint8")
+            self._asymmetric_activations = True  # zero point 0 of uint8 is not the middle
+            return
+        from onnx import numpy_helper
+
+        name = _type_name(tensor)
+        self._activations.add(name)
+        middle = 128 if name == "uint8" else 0
+        self._asymmetric_activations |= bool((numpy_helper.to_array(tensor) != middle).any())
+
+    def _weight_behind(self, node: onnx.NodeProto) -> bool:
+        """Whether one of the inputs is a dequantized constant; its types are noted."""
+        for name in node.input[:2]:
+            source = self._producer.get(name)
+            if source is None or source.op_type != "DequantizeLinear":
+                continue
+            quantized, scale, zero_point = (*source.input, "")[:3]
+            if quantized in self._weights:
+                self._weight(quantized, scale, zero_point)
+                return True
+        return False
+
+    def _fused(self, node: onnx.NodeProto) -> None:
+        # QLinear…: a, a_scale, a_zero, b, b_scale, b_zero. …Integer: a, b, a_zero, b_zero.
+        inputs = list(node.input) + [""] * 8
+        if node.op_type.endswith("Integer"):
+            if inputs[1] in self._weights:
+                self._weight(inputs[1], "", inputs[3])
+            return
+        self._activation(inputs[2])
+        if inputs[3] in self._weights:
+            self._weight(inputs[3], inputs[4], inputs[5])
+
+    def _weight(self, name: str, scale: str, zero_point: str) -> None:
+        import onnx
+        from onnx import numpy_helper
+
+        tensor = self._weights[name]
+        self._weight_types.add(_type_name(tensor))
+        zero = self._weights.get(zero_point)
+        if zero is not None:
+            self._asymmetric_weights |= bool(numpy_helper.to_array(zero).any())
+        if tensor.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) and not self._wide_weights:
+            values = numpy_helper.to_array(tensor).astype("int16")
+            middle = int(numpy_helper.to_array(zero).ravel()[0]) if zero is not None else 0
+            self._wide_weights = bool(values.size) and int(abs(values - middle).max()) > _NARROW
+        if scale in self._weights and any(int(dim) > 1 for dim in self._weights[scale].dims):
+            self._per_channel = True
+
+
+def _type_name(tensor: onnx.TensorProto) -> str:
+    import onnx
+
+    return str(onnx.TensorProto.DataType.Name(tensor.data_type)).lower()
+
+
+def _letter(name: str) -> str:
+    for prefix, letter in (("uint", "U"), ("int", "S"), ("float", "F")):
+        if name.startswith(prefix):
+            return letter + name.removeprefix(prefix)
+    return name
