@@ -1,0 +1,48 @@
+"""What is read from a graph."""
+
+from pathlib import Path
+
+import pytest
+
+from boardwright.testing import sample_graphs
+from boardwright.toolchains.errors import ToolchainError
+from boardwright.toolchains.graph import MAX_GRAPH_BYTES, read_graph
+
+
+def test_operators_are_counted_and_named(tmp_path: Path) -> None:
+    facts = read_graph(sample_graphs.write_classifier(tmp_path / "g.onnx"))
+    uses = {use.operator: (use.count, use.version, use.nodes) for use in facts.operators}
+    assert uses["Conv"] == (2, 19, ("conv0", "conv1"))
+    assert (facts.inputs, facts.outputs) == (("image",), ("logits",))
+    assert facts.dynamic_inputs == () and facts.precision.short == "FP32"
+    assert facts.parameters == 3 * 8 * 9 + 8 + 8 * 16 * 9 + 16 + 16 * 10 + 10
+
+
+def test_an_open_axis_is_told(tmp_path: Path) -> None:
+    assert read_graph(sample_graphs.write_classifier(tmp_path / "g.onnx", "batch")).dynamic_inputs == (
+        "image",
+    )
+
+
+@pytest.mark.parametrize("activation", ["uint8", "int8"])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_precision_is_read(tmp_path: Path, activation: str, symmetric: bool, per_channel: bool) -> None:
+    graph = sample_graphs.write_quantized_classifier(tmp_path / "g.onnx", activation, per_channel, symmetric)
+    precision = read_graph(graph).precision
+    assert precision.activation_types == (activation,)
+    assert precision.weight_types == ("int8",)
+    assert precision.asymmetric_activations is not symmetric
+    assert precision.per_channel is per_channel
+    assert not precision.asymmetric_weights and precision.wide_weights
+    assert (precision.quantized, precision.compute) == (3, 3)
+    assert precision.short == ("U8S8" if activation == "uint8" else "S8S8")
+
+
+def test_a_file_beyond_onnx_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.onnx"
+    with path.open("wb") as file:
+        file.truncate(MAX_GRAPH_BYTES + 1)  # sparse: no disk is used
+    with pytest.raises(ToolchainError) as caught:
+        read_graph(path)
+    assert caught.value.reason == "GRAPH_TOO_LARGE"
