@@ -1,0 +1,1 @@
+"""The edge to protobuf: `servicer` answers, `convert` translates, `permissions` says who may."""
