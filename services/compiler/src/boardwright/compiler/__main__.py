@@ -1,0 +1,7 @@
+"""``python -m boardwright.compiler serve|migrate``."""
+
+from boardwright.compiler.app import migrate, serve
+from boardwright.rpc.launch import launch
+
+if __name__ == "__main__":
+    raise SystemExit(launch("compiler", serve, migrate))

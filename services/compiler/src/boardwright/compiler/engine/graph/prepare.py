@@ -1,0 +1,80 @@
+"""Make a graph fit to be observed and quantized: a recent opset, constants folded, batch norms fused."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boardwright.compiler.engine.errors import QuantizationFailed
+from boardwright.compiler.engine.graph.session import open_session
+
+if TYPE_CHECKING:
+    import onnx
+
+MINIMUM_OPSET = 13
+"""Per-channel scales exist from opset 13; below it ONNX Runtime writes an invalid model without a word."""
+
+_STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operator set that ``model`` imports."""
+    return max(
+        (entry.version for entry in model.opset_import if entry.domain in _STANDARD_DOMAINS), default=1
+    )
+
+
+def raise_opset(model: onnx.ModelProto, minimum: int = MINIMUM_OPSET) -> onnx.ModelProto:
+    """Return ``model`` at opset ``minimum`` or, if it is there already, unchanged.
+
+    Raises:
+        QuantizationFailed: OPSET_TOO_OLD, when an operator has no newer form.
+    """
+    import onnx
+    from onnx import version_converter
+
+    version = opset_of(model)
+    if version >= minimum:
+        return model
+    try:
+        raised = version_converter.convert_version(model, minimum)
+        onnx.checker.check_model(raised, full_check=True)
+    except Exception as error:  # the converter raises bare RuntimeError and ConvertError
+        raise QuantizationFailed(
+            "OPSET_TOO_OLD",
+            f"The graph has opset {version}, per-channel INT8 needs {minimum}, and it cannot be converted: "
+            f"{str(error).strip().splitlines()[0][:300]}. Export the model again with opset {minimum} or "
+            "newer.",
+        ) from error
+    return raised
+
+
+def prepare_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with its opset raised, constants folded, batch norms fused and every node named.
+
+    Only transformations that any runtime may load are applied (ONNX Runtime's basic level).
+
+    Raises:
+        QuantizationFailed: see ``raise_opset``.
+        EngineError: RUNTIME_REFUSED, see ``open_session``.
+    """
+    import onnx
+
+    raised = raise_opset(model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prepared.onnx"
+        open_session(raised, level="basic", optimized_path=path)
+        prepared = onnx.load(path)
+    name_nodes(prepared.graph)
+    prepared = onnx.shape_inference.infer_shapes(prepared)
+    return prepared
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node without a name, or with one that is taken, a name of its own, in place."""
+    taken: set[str] = set()
+    for index, node in enumerate(graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{index}"
+        taken.add(node.name)

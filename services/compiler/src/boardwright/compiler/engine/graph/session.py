@@ -1,0 +1,82 @@
+"""ONNX Runtime sessions whose threads are set, and what their optimised graph really runs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.errors import EngineError
+
+if TYPE_CHECKING:
+    import onnx
+
+_INTEGER_KERNELS = frozenset(
+    {
+        "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "MatMulNBits",
+        "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
+    }
+)  # fmt: skip
+_FLOAT_KERNELS = frozenset(
+    {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "ConvTranspose"}
+)
+_CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+
+
+def open_session(
+    model: onnx.ModelProto | Path,
+    *,
+    threads: int = 0,
+    level: str = "all",
+    optimized_path: Path | None = None,
+) -> Any:
+    """Return an ``onnxruntime.InferenceSession`` on the CPU.
+
+    ``threads`` 0 leaves the runtime's default. ``level`` is ``none``, ``basic`` (hardware-neutral) or
+    ``all``.
+
+    Raises:
+        EngineError: RUNTIME_REFUSED, when the runtime does not accept the graph; its own words are repeated.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    levels = {
+        "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    }
+    options.graph_optimization_level = levels[level]
+    if optimized_path is not None:
+        options.optimized_model_filepath = str(optimized_path)
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions share no base class of their own
+        text = str(error).strip()
+        raise EngineError(
+            "RUNTIME_REFUSED",
+            f"ONNX Runtime {onnxruntime.__version__} does not accept the graph: "
+            f"{text.splitlines()[0][:400] if text else type(error).__name__}",
+        ) from error
+
+
+def kernel_counts(model: onnx.ModelProto) -> dict[str, int]:
+    """Count what the fully optimised graph runs: integer and float layers, and conversions between them.
+
+    QDQ nodes in the file say nothing: S8S8 graphs fall back to float Convs on x86.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        open_session(model, level="all", optimized_path=path)
+        operators = Counter(node.op_type for node in onnx.load(path).graph.node)
+    return {
+        "integer_layers": sum(operators[name] for name in _INTEGER_KERNELS),
+        "float_layers": sum(operators[name] for name in _FLOAT_KERNELS),
+        "conversions": sum(operators[name] for name in _CONVERSIONS),
+    }

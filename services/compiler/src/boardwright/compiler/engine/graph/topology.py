@@ -1,0 +1,78 @@
+"""Who feeds whom in an ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+WEIGHTED_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
+"""Operators that carry a model's weights: the layers."""
+
+MOVEMENT_OPERATORS = frozenset(
+    {
+        "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split", "Slice", "Gather", "Identity",
+        "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Pad", "Cast",
+    }
+)  # fmt: skip
+"""Operators that move values without changing them."""
+
+
+class Topology:
+    """Producers and consumers of the top-level graph. Nodes are known by their index in ``graph.node``."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.nodes: list[onnx.NodeProto] = list(graph.node)
+        self.constants: set[str] = {tensor.name for tensor in graph.initializer}
+        self.constants |= {
+            output for node in self.nodes if node.op_type == "Constant" for output in node.output
+        }
+        self.outputs: set[str] = {value.name for value in graph.output}
+        self._producer = {output: index for index, node in enumerate(self.nodes) for output in node.output}
+        self._consumers: dict[str, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            for name in node.input:
+                self._consumers.setdefault(name, []).append(index)
+
+    def producers(self, index: int) -> list[int]:
+        """Return the nodes whose outputs feed node ``index``."""
+        names = self.nodes[index].input
+        return [self._producer[name] for name in names if name in self._producer]
+
+    def consumers(self, index: int) -> list[int]:
+        """Return the nodes that read an output of node ``index``."""
+        return [consumer for name in self.nodes[index].output for consumer in self._consumers.get(name, [])]
+
+    def producer_of(self, tensor: str) -> int | None:
+        """Return the node that makes ``tensor``, or None for inputs and initializers."""
+        return self._producer.get(tensor)
+
+    def is_weighted(self, index: int) -> bool:
+        """Tell whether a node is a layer: a weighted operator with a constant among its inputs."""
+        node = self.nodes[index]
+        return node.op_type in WEIGHTED_OPERATORS and any(name in self.constants for name in node.input)
+
+    def activation_inputs(self, index: int) -> list[str]:
+        """Return the inputs of a node that are no constants."""
+        return [name for name in self.nodes[index].input if name and name not in self.constants]
+
+    def walk(
+        self, start: Iterable[int], step: Callable[[int], list[int]], stop: Callable[[int], bool]
+    ) -> set[int]:
+        """Return the nodes reached from ``start`` by ``step``, without those where ``stop`` holds."""
+        reached: set[int] = set()
+        waiting = [neighbour for index in start for neighbour in step(index)]
+        while waiting:
+            index = waiting.pop()
+            if index in reached or stop(index):
+                continue
+            reached.add(index)
+            waiting.extend(step(index))
+        return reached
+
+
+def describe(node: onnx.NodeProto) -> str:
+    """Return a node's operator and name as people look for it in a graph viewer."""
+    return f"{node.op_type} {node.name!r}" if node.name else f"{node.op_type} making {node.output[0]!r}"

@@ -1,0 +1,113 @@
+"""Whether outputs still tell inputs apart: a model may be small, fast, and blind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from boardwright.compiler.engine.errors import InformationLost
+from boardwright.model import Classification, Detections
+
+_FEW_SAMPLES = 8
+_CONFIDENT = 0.25
+_CONSTANT_SPREAD = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``lost`` is empty when the outputs carry information, else a sentence that says what is wrong."""
+
+    lost: str = ""
+
+    def describe(self) -> dict[str, Any]:
+        """Return the verdict as JSON-able values."""
+        return {"kept": not self.lost, "finding": self.lost}
+
+    def require(self) -> None:
+        """Raise when information was lost.
+
+        Raises:
+            InformationLost: INFORMATION_LOST.
+        """
+        if self.lost:
+            raise InformationLost(
+                "INFORMATION_LOST",
+                f"{self.lost} The file would be smaller and useless. Look at the pass's record for the "
+                "nodes it "
+                "quantized, exclude the tail, or calibrate with samples like those of the field.",
+            )
+
+
+class InformationMeter:
+    """Counts what a model answers over samples; one meter per model."""
+
+    def __init__(self, task: str) -> None:
+        self._task = task
+        self.samples = 0
+        self._classes: Counter[int] = Counter()
+        self._lowest = float("inf")
+        self._highest = float("-inf")
+        self._not_finite = 0
+        self._confident = 0
+        self._detections = 0
+
+    def add(self, answer: Classification | Detections) -> None:
+        """Add a decoded answer."""
+        import numpy as np
+
+        self.samples += 1
+        if not bool(np.isfinite(answer.scores).all()):
+            self._not_finite += 1
+            return
+        if isinstance(answer, Classification):
+            self._classes[int(answer.top(1)[0])] += 1
+            self._lowest = min(self._lowest, float(answer.scores.min()))
+            self._highest = max(self._highest, float(answer.scores.max()))
+        else:
+            self._detections += len(answer.scores)
+            self._confident += int((answer.scores >= _CONFIDENT).sum())
+            self._classes.update(int(index) for index in answer.classes)
+
+    @property
+    def distinct_classes(self) -> int:
+        """How many different classes were answered."""
+        return len(self._classes)
+
+    def verdict(self, reference: InformationMeter | None) -> Verdict:
+        """Judge this model, beside ``reference`` (the baseline on the same samples) where there is one.
+
+        Without a reference only what no working model does is found.
+        """
+        if self._not_finite:
+            return Verdict(f"{self._not_finite} of {self.samples} answers hold NaN or infinity.")
+        if self._task == "classification":
+            return self._classification_verdict(reference)
+        return self._detection_verdict(reference)
+
+    def _classification_verdict(self, reference: InformationMeter | None) -> Verdict:
+        if self.samples and self._highest - self._lowest < _CONSTANT_SPREAD:
+            return Verdict(f"All class scores are {self._highest:.4g} on all {self.samples} samples.")
+        varied = reference is not None and reference.distinct_classes > 1
+        if varied and self.samples >= _FEW_SAMPLES and self.distinct_classes == 1:
+            (only,) = self._classes
+            return Verdict(
+                f"Every one of {self.samples} samples is answered with class {only}; the baseline answers "
+                "with "
+                f"{reference.distinct_classes if reference else 0} classes."
+            )
+        return Verdict()
+
+    def _detection_verdict(self, reference: InformationMeter | None) -> Verdict:
+        if reference is None or reference._confident < _FEW_SAMPLES:
+            return Verdict()
+        if self._detections == 0:
+            return Verdict(
+                f"Nothing is detected in {self.samples} samples, where the baseline is sure of "
+                f"{reference._confident} objects: all scores are near 0."
+            )
+        if self._confident * 10 < reference._confident:
+            return Verdict(
+                f"Of {reference._confident} objects that the baseline is sure of, {self._confident} are left."
+            )
+        return Verdict()

@@ -1,0 +1,205 @@
+"""Pass ``quantize``: static INT8 as explicit Quantize/Dequantize pairs, which every toolchain understands.
+
+The scheme follows from the board's quantization profile, the ranges from ``observe``, and what stays in
+floating point from ``protect``. The result is loaded and run before it is called a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.graph.session import kernel_counts
+from boardwright.compiler.engine.graph.topology import Topology
+from boardwright.compiler.engine.observe import CalibrationRecord, Feed, observe
+from boardwright.compiler.engine.protect import Exclusion, is_layer, protect
+from boardwright.compiler.engine.recover import correct_bias
+from boardwright.compiler.engine.scheme import QuantizationScheme
+
+if TYPE_CHECKING:
+    import onnx
+
+_SUPPORTED_OPERATORS = (
+    "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "Clip", "Relu", "LeakyRelu", "Sigmoid", "MaxPool",
+    "AveragePool", "GlobalAveragePool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split",
+    "Slice", "Resize", "Pad", "Gather",
+)  # fmt: skip
+"""Operators that ONNX Runtime's CPU provider runs on integers when Q and DQ surround them."""
+
+_MINIMUM_RANGE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedModel:
+    """What ``quantize`` made and what it decided.
+
+    ``kernels`` counts what the optimised graph really runs on this machine; ``notes`` are plain sentences.
+    """
+
+    model: onnx.ModelProto
+    scheme: QuantizationScheme
+    record: CalibrationRecord
+    exclusions: tuple[Exclusion, ...]
+    kernels: dict[str, int]
+    notes: tuple[str, ...]
+    corrected_biases: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        """Return the pass's record as JSON-able values."""
+        return {
+            "scheme": self.scheme.to_json(),
+            "scheme_label": self.scheme.label,
+            "calibration_method": self.record.method,
+            "calibration_samples": self.record.samples,
+            "exclusions": [
+                {"rule": found.rule, "nodes": list(found.nodes), "reason": found.reason}
+                for found in self.exclusions
+            ],
+            "kernels": self.kernels,
+            "corrected_biases": self.corrected_biases,
+            "notes": list(self.notes),
+        }
+
+
+def quantize(
+    model: onnx.ModelProto,
+    feeds: Iterable[Feed],
+    scheme: QuantizationScheme,
+    *,
+    exclude: Iterable[str] = (),
+    protect_automatically: bool = True,
+    correct_biases: bool = True,
+    threads: int = 0,
+    on_sample: Callable[[int], None] = lambda _: None,
+) -> QuantizedModel:
+    """Quantize the weights and activations of a float32 ``model`` to 8 bits.
+
+    ``feeds`` are preprocessed calibration inputs, read once and one at a time. ``exclude`` names further
+    nodes that stay in floating point. ``correct_biases`` takes back the shift that rounding gives each output
+    channel's mean.
+
+    Raises:
+        QuantizationFailed: the graph has nothing to quantize, an excluded node is unknown, or the result does
+            not load.
+        DatasetUnfit, EngineError: see ``observe``.
+    """
+    prepared = prepare_graph(model)
+    _check_quantizable(prepared)
+    record = observe(prepared, feeds, threads=threads, on_sample=on_sample)
+    exclusions = protect(prepared, record.ranges) if protect_automatically else ()
+    requested = _requested_exclusion(prepared, tuple(exclude))
+    if requested:
+        exclusions = (*exclusions, requested)
+    excluded = {name for found in exclusions for name in found.nodes}
+    corrected = 0
+    if correct_biases:
+        prepared, corrected = correct_bias(prepared, record, scheme, excluded)
+    quantized = insert_quantization(prepared, record, scheme, excluded)
+    _drop_metadata(quantized)
+    try:
+        kernels = kernel_counts(quantized)
+    except EngineError as error:
+        raise QuantizationFailed(
+            "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not load. {error.message}"
+        ) from error
+    notes = _notes(scheme, kernels, record)
+    return QuantizedModel(quantized, scheme, record, exclusions, kernels, notes, corrected)
+
+
+def insert_quantization(
+    model: onnx.ModelProto, record: CalibrationRecord, scheme: QuantizationScheme, exclude: set[str]
+) -> onnx.ModelProto:
+    """Return ``model`` with Quantize/Dequantize pairs around every node that is not in ``exclude``.
+
+    Raises:
+        QuantizationFailed: QUANTIZER_FAILED, with the quantizer's own words.
+    """
+    import numpy as np
+    import onnx
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import TensorData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+    ranges = {
+        name: TensorData(
+            lowest=np.float32(found.low), highest=np.float32(max(found.high, found.low + _MINIMUM_RANGE))
+        )
+        for name, found in record.ranges.items()
+    }
+    source = onnx.ModelProto()
+    source.CopyFrom(model)
+    try:
+        quantizer = QDQQuantizer(
+            source,
+            scheme.per_channel,
+            scheme.reduce_range,
+            types[scheme.weight_type],
+            types[scheme.activation_type],
+            ranges,
+            [],
+            sorted(exclude),
+            list(scheme.operators or _SUPPORTED_OPERATORS),
+            {"ActivationSymmetric": scheme.activation_symmetric, "WeightSymmetric": scheme.weight_symmetric},
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+        quantized: onnx.ModelProto = quantizer.model.model
+        onnx.checker.check_model(quantized)
+    except Exception as error:  # the quantizer raises whatever its operators raise
+        raise QuantizationFailed(
+            "QUANTIZER_FAILED",
+            f"Quantizing the graph failed: {type(error).__name__}: {str(error).strip()[:400]}. "
+            "Exclude the node it names, or export the model with a newer opset.",
+        ) from error
+    return quantized
+
+
+def _check_quantizable(model: onnx.ModelProto) -> None:
+    topology = Topology(model.graph)
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in topology.nodes):
+        raise QuantizationFailed(
+            "ALREADY_QUANTIZED",
+            "The graph holds QuantizeLinear nodes already: start from the float32 checkpoint.",
+        )
+    if not any(is_layer(topology, index) for index in range(len(topology.nodes))):
+        raise QuantizationFailed(
+            "NOTHING_TO_QUANTIZE",
+            "The graph has no Conv, Gemm or MatMul with constant weights in float32: there is nothing to "
+            "quantize.",
+        )
+
+
+def _requested_exclusion(model: onnx.ModelProto, names: tuple[str, ...]) -> Exclusion | None:
+    import difflib
+
+    known = {node.name for node in model.graph.node}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise QuantizationFailed("NODE_UNKNOWN", f"The graph has no node {name!r} to leave out.{hint}")
+    return Exclusion("requested", names, "The recipe names these nodes.") if names else None
+
+
+def _drop_metadata(model: onnx.ModelProto) -> None:
+    """Remove the quantizer's own marks, so that equal input gives equal bytes whatever its version string."""
+    kept = [entry for entry in model.metadata_props if not entry.key.startswith("onnx.")]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+
+
+def _notes(scheme: QuantizationScheme, kernels: dict[str, int], record: CalibrationRecord) -> tuple[str, ...]:
+    notes = []
+    if kernels["integer_layers"] == 0:
+        notes.append(
+            f"On this machine the graph runs {kernels['float_layers']} layers on floats and none on "
+            "integers: "
+            f"{scheme.label} has no kernels here. It was made for the board's profile, not for this CPU."
+        )
+    if record.samples < 50:
+        notes.append(f"Calibrated with {record.samples} samples; 100 and more give steadier ranges.")
+    return tuple(notes)

@@ -1,0 +1,117 @@
+"""Pass ``recover``: give back what rounding took, without labels.
+
+**Bias correction** (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
+https://arxiv.org/abs/1906.04721, section 4.2): rounding a layer's weights shifts the mean of each output
+channel by (W_q - W) E[x]. The shift is known once the mean of each input channel is, and goes into the
+bias. It costs nothing at inference. Depthwise layers, whose few weights per channel do not average out,
+gain most.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.graph.topology import Topology
+from boardwright.compiler.engine.observe import CalibrationRecord
+from boardwright.compiler.engine.scheme import QuantizationScheme
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    Array = np.ndarray[Any, Any]
+
+_FULL, _REDUCED = 127, 64
+
+
+def correct_bias(
+    model: onnx.ModelProto, record: CalibrationRecord, scheme: QuantizationScheme, exclude: set[str]
+) -> tuple[onnx.ModelProto, int]:
+    """Return ``model`` with the biases of its Conv and Gemm layers corrected, and how many were.
+
+    Layers in ``exclude`` keep their float weights, and so their biases. Schemes with asymmetric weights
+    are left alone.
+    """
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    corrected = onnx.ModelProto()
+    corrected.CopyFrom(model)
+    if scheme.weight_type != "int8" or not scheme.weight_symmetric:
+        return corrected, 0
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    topology = Topology(model.graph)
+    count = 0
+    for index, node in enumerate(corrected.graph.node):
+        if node.name in exclude or not topology.is_weighted(index) or node.input[1] not in stored:
+            continue
+        means = record.means.get(node.input[0])
+        bias_name = node.input[2] if len(node.input) > 2 else ""
+        if means is None or (bias_name and bias_name not in stored):
+            continue
+        weight = numpy_helper.to_array(stored[node.input[1]])
+        shift = mean_shift(node, weight, np.asarray(means), scheme)
+        if shift is None:
+            continue
+        bias = numpy_helper.to_array(stored[bias_name]) if bias_name else np.zeros_like(shift)
+        if bias.size != shift.size:
+            continue
+        name = f"{node.output[0]}_corrected_bias"
+        new = (bias.astype(np.float64) - shift.reshape(bias.shape)).astype(np.float32)
+        corrected.graph.initializer.append(numpy_helper.from_array(new, name))
+        del node.input[2:]
+        node.input.append(name)
+        count += 1
+    _drop_unused(corrected.graph)
+    return corrected, count
+
+
+def mean_shift(node: onnx.NodeProto, weight: Array, means: Array, scheme: QuantizationScheme) -> Array | None:
+    """Return by how much rounding ``weight`` shifts each output channel's mean; None where it is not known.
+
+    ``weight`` is (O, I / groups, ...) for Conv and (I, O), or (O, I) with transB, for Gemm. ``means`` is
+    (I,); the result is (O,).
+    """
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    if node.op_type == "Gemm":
+        if any(attributes[name].f != 1.0 for name in ("alpha", "beta") if name in attributes):
+            return None
+        if "transA" in attributes and attributes["transA"].i:
+            return None
+        if not ("transB" in attributes and attributes["transB"].i):
+            weight = weight.T
+        groups = 1
+    elif node.op_type == "Conv":
+        groups = attributes["group"].i if "group" in attributes else 1
+    else:
+        return None
+    if weight.shape[1] * groups != means.size or weight.shape[0] % groups:
+        return None
+    error = (round_weight(weight, scheme) - weight).reshape(*weight.shape[:2], -1).sum(axis=2)
+    per_group = error.reshape(groups, weight.shape[0] // groups, weight.shape[1])
+    shift: Array = (per_group @ means.reshape(groups, weight.shape[1], 1)).reshape(-1)
+    return shift
+
+
+def round_weight(weight: Array, scheme: QuantizationScheme) -> Array:
+    """Return ``weight`` (O, ...) as symmetric INT8 keeps it: float64, one scale per O or one for all."""
+    import numpy as np
+
+    bound = _REDUCED if scheme.reduce_range else _FULL
+    axes = tuple(range(1, weight.ndim)) if scheme.per_channel else None
+    largest = np.abs(weight).max(axis=axes, keepdims=True).astype(np.float64)
+    scale = np.where(largest > 0, largest / bound, 1.0)
+    rounded: Array = np.clip(np.rint(weight / scale), -bound, bound) * scale
+    return rounded
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used or _has_subgraphs(graph)]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _has_subgraphs(graph: onnx.GraphProto) -> bool:
+    return any(attribute.HasField("g") for node in graph.node for attribute in node.attribute)

@@ -1,0 +1,107 @@
+"""The quantization scheme: which integer types, granularity and operators, as a board's kernels like them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from boardwright.compiler.engine.errors import QuantizationFailed
+
+_TYPES = ("uint8", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationScheme:
+    """How tensors become integers.
+
+    ``activation_type`` and ``weight_type`` are ``uint8`` or ``int8``. Symmetric tensors have zero point 0
+    (128 for uint8). ``per_channel`` gives each output channel of a weight its own scale. ``reduce_range``
+    keeps weights to 7 bits, for x86 CPUs without VNNI, whose U8S8 products saturate. ``operators`` empty
+    means every operator the runtime has an integer kernel for.
+    """
+
+    activation_type: str = "uint8"
+    weight_type: str = "int8"
+    activation_symmetric: bool = False
+    weight_symmetric: bool = True
+    per_channel: bool = True
+    reduce_range: bool = False
+    operators: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("activation_type", "weight_type"):
+            if getattr(self, name) not in _TYPES:
+                raise QuantizationFailed(
+                    "SCHEME_UNKNOWN",
+                    f"{name} {getattr(self, name)!r} is not supported; choose one of {', '.join(_TYPES)}.",
+                )
+
+    @property
+    def label(self) -> str:
+        """Return the scheme's usual short name, such as ``U8S8 per-channel``."""
+        short = {"uint8": "U8", "int8": "S8"}
+        granularity = "per-channel" if self.per_channel else "per-tensor"
+        return f"{short[self.activation_type]}{short[self.weight_type]} {granularity}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the scheme as JSON-able values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["operators"] = list(self.operators)
+        return values
+
+
+PROFILES: Mapping[str, QuantizationScheme] = {
+    "x86-vnni": QuantizationScheme(),
+    "x86": QuantizationScheme(reduce_range=True),
+    "arm": QuantizationScheme(activation_type="int8"),
+    "tensorrt": QuantizationScheme(
+        activation_type="int8",
+        activation_symmetric=True,
+        operators=(
+            "Conv",
+            "ConvTranspose",
+            "Gemm",
+            "MatMul",
+            "Add",
+            "MaxPool",
+            "AveragePool",
+            "GlobalAveragePool",
+        ),
+    ),
+    "vx-delegate": QuantizationScheme(activation_type="int8", per_channel=False),
+}
+"""Schemes by the name of a quantization profile.
+
+x86 with VNNI multiplies U8 by S8 without saturation; S8S8 falls back to float kernels there. Without VNNI the
+same kernels saturate at 16 bits, so weights keep to 7 bits. Arm's dot-product instructions take S8 by S8.
+TensorRT refuses zero points other than 0; the VX delegate's NPU wants one scale per tensor.
+"""
+
+
+def scheme_for(profile: str | Mapping[str, Any]) -> QuantizationScheme:
+    """Return the scheme of a profile's name, or of a board's own profile spelled out as a mapping.
+
+    Raises:
+        QuantizationFailed: SCHEME_UNKNOWN.
+    """
+    if isinstance(profile, str):
+        scheme = PROFILES.get(profile)
+        if scheme is None:
+            raise QuantizationFailed(
+                "SCHEME_UNKNOWN",
+                f"There is no quantization profile {profile!r}; the profiles are "
+                f"{', '.join(sorted(PROFILES))}.",
+            )
+        return scheme
+    known = {field.name for field in fields(QuantizationScheme)}
+    unknown = sorted(set(profile) - known)
+    if unknown:
+        raise QuantizationFailed(
+            "SCHEME_UNKNOWN",
+            f"A quantization profile has no {unknown[0]!r}; it has {', '.join(sorted(known))}.",
+        )
+    values = dict(profile)
+    if "operators" in values:
+        values["operators"] = tuple(values["operators"])
+    return QuantizationScheme(**values)

@@ -1,0 +1,183 @@
+"""Which InputSpec and OutputSpec a checkpoint gets: as declared, completed from the graph, or derived."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from boardwright.compiler.engine.errors import SpecMismatch
+from boardwright.compiler.engine.graph.inspect import Axis, graph_inputs, graph_outputs, rename_input
+from boardwright.model import InputSpec, ModelError, OutputSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+_DEFAULT_NAME = "input"
+_YOLO_TASKS = {"detect": "detection", "classify": "classification"}
+_END_TO_END_COLUMNS = 6
+_MOST_END_TO_END_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class YoloMetadata:
+    """What Ultralytics writes into the files it exports."""
+
+    task: str
+    labels: tuple[str, ...]
+    end_to_end: bool
+
+
+def read_yolo_metadata(metadata: Mapping[str, str]) -> YoloMetadata | None:
+    """Return what an ONNX file's metadata says if Ultralytics wrote it, else None."""
+    if metadata.get("author") != "Ultralytics" or "names" not in metadata:
+        return None
+    try:
+        names = ast.literal_eval(metadata["names"])
+        labels = tuple(str(names[index]) for index in sorted(names))
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
+        return None
+    return YoloMetadata(metadata.get("task", ""), labels, metadata.get("end2end", "").lower() == "true")
+
+
+def settle_input_spec(
+    declared: InputSpec | None, model: onnx.ModelProto, metadata: YoloMetadata | None
+) -> InputSpec:
+    """Return the InputSpec of ``model``: the declared one, unchanged and checked; or Ultralytics' own.
+
+    A declared spec that keeps the default name fits a graph with one input of any name: that input is renamed
+    in ``model``, for the spec is what the device was told.
+
+    Raises:
+        SpecMismatch: INPUT_SPEC_NEEDED, with one to start from; INPUT_SPEC_DOES_NOT_FIT, with what differs.
+    """
+    inputs = graph_inputs(model)
+    if declared is None and metadata is not None and metadata.task in _YOLO_TASKS:
+        declared = yolo_input_spec(metadata.task, _image_size(inputs))
+    if declared is None:
+        raise SpecMismatch("INPUT_SPEC_NEEDED", _input_spec_needed(inputs))
+    spec = declared
+    if spec.name not in inputs and spec.name == _DEFAULT_NAME and len(inputs) == 1:
+        rename_input(model, next(iter(inputs)), spec.name)
+        inputs = graph_inputs(model)
+    try:
+        spec.check_against(inputs)
+    except ModelError as error:
+        raise SpecMismatch(
+            error.reason, f"{error.message}. Correct the input spec and push again."
+        ) from error
+    return spec
+
+
+def yolo_input_spec(task: str, size: tuple[int, int]) -> InputSpec:
+    """Return how Ultralytics prepares images of ``size`` (height, width) for a task."""
+    return InputSpec(
+        name="images",
+        batch=1,
+        height=size[0],
+        width=size[1],
+        scale=1 / 255,
+        resize="center-crop" if task == "classify" else "letterbox",
+    )
+
+
+def settle_output_spec(
+    declared: OutputSpec | None, model: onnx.ModelProto, metadata: YoloMetadata | None, task: str = ""
+) -> OutputSpec:
+    """Return the OutputSpec of ``model``: the declared one, or what shape, metadata and task leave no
+    doubt of.
+
+    Raises:
+        SpecMismatch: OUTPUT_SPEC_NEEDED, with the output's shape and the heads there are.
+    """
+    if declared is not None:
+        return declared
+    outputs = graph_outputs(model)
+    name, (shape, _) = next(iter(outputs.items()))
+    labels = metadata.labels if metadata else ()
+    wanted = _YOLO_TASKS.get(metadata.task, "") if metadata else task
+    found: OutputSpec | None = None
+    if len(shape) == 2 and wanted in ("classification", "") and isinstance(shape[1], int):
+        found = _classification(model, name, shape[1], labels)
+    elif len(shape) == 3 and wanted in ("detection", ""):
+        end_to_end = metadata is None or metadata.end_to_end
+        found = _detection(name, shape[1], shape[2], labels, may_be_end_to_end=end_to_end)
+    if found is None:
+        raise SpecMismatch(
+            "OUTPUT_SPEC_NEEDED",
+            f"The output {name!r} has shape {_told(shape)}, and what it means is not clear. Push with an "
+            "output spec: "
+            'its task ("classification" or "detection"), head (logits, probabilities, yolov5, yolov8 or '
+            "yolo-end2end) and num_classes.",
+        )
+    return found
+
+
+def _classification(model: onnx.ModelProto, name: str, classes: int, labels: tuple[str, ...]) -> OutputSpec:
+    last = next((node.op_type for node in model.graph.node if name in node.output), "")
+    head = "probabilities" if last in ("Softmax", "Sigmoid") else "logits"
+    return OutputSpec(
+        task="classification",
+        head=head,  # type: ignore[arg-type]
+        num_classes=classes,
+        name=name,
+        labels=labels if len(labels) == classes else (),
+    )
+
+
+def _detection(
+    name: str, rows: Axis, columns: Axis, labels: tuple[str, ...], *, may_be_end_to_end: bool
+) -> OutputSpec | None:
+    """Tell the YOLO heads apart by their shape: (N, 5 + C), (4 + C, N) or (K, 6)."""
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        return None
+    if may_be_end_to_end and columns == _END_TO_END_COLUMNS and rows <= _MOST_END_TO_END_ROWS:
+        if not labels:
+            return None  # the number of classes is not in the shape
+        return OutputSpec(
+            task="detection", head="yolo-end2end", num_classes=len(labels), name=name, labels=labels,
+            box_format="xyxy",
+        )  # fmt: skip
+    if rows > columns > 5:
+        head, classes = "yolov5", columns - 5
+        if labels and len(labels) == columns - 4:
+            head, classes = "yolov8", columns - 4
+    elif columns > rows > 4:
+        head, classes = "yolov8", rows - 4
+    else:
+        return None
+    return OutputSpec(
+        task="detection",
+        head=head,  # type: ignore[arg-type]
+        num_classes=classes,
+        name=name,
+        labels=labels if len(labels) == classes else (),
+    )
+
+
+def _image_size(inputs: Mapping[str, tuple[list[Axis], str]]) -> tuple[int, int]:
+    shape = next(iter(inputs.values()))[0]
+    sides = [axis if isinstance(axis, int) and axis > 0 else 640 for axis in shape[2:4]]
+    return (sides[0], sides[1]) if len(sides) == 2 else (640, 640)
+
+
+def _input_spec_needed(inputs: Mapping[str, tuple[list[Axis], str]]) -> str:
+    name, (shape, dtype) = next(iter(inputs.items()), ("input", ([1, 3, 224, 224], "float32")))
+    is_nhwc = len(shape) == 4 and shape[3] in (1, 3)
+    sides = shape[1:3] if is_nhwc else shape[2:4]
+    height, width = ([axis if isinstance(axis, int) else 224 for axis in sides] + [224, 224])[:2]
+    example = {
+        "name": name, "layout": "NHWC" if is_nhwc else "NCHW", "height": height, "width": width,
+        "color": "RGB", "scale": 1 / 255, "resize": "letterbox",
+    }  # fmt: skip
+    return (
+        f"A file of this format does not say how images become its input {name!r} {_told(shape)} of "
+        f"{dtype}. Push it "
+        f"with an input spec, for example {json.dumps(example)}; mean and std are per channel, after scale."
+    )
+
+
+def _told(shape: Sequence[Axis]) -> str:
+    return "[" + ", ".join("?" if axis is None else str(axis) for axis in shape) + "]"

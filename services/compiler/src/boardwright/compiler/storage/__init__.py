@@ -1,0 +1,1 @@
+"""The compiler's tables: those of jobs, requests and events, and its audit log."""
