@@ -1,0 +1,1 @@
+"""Boards, compatibility, tolerances and latency statistics: frozen dataclasses and pure functions."""

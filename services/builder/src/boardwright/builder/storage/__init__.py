@@ -1,0 +1,1 @@
+"""The builder's rows: jobs (of ``boardwright.jobs``), requests, events, and the audit log."""
