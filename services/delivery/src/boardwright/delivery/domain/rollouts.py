@@ -1,0 +1,78 @@
+"""The rules of rollouts: what a fleet is offered, how devices count, which changes are allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from boardwright.content.digest import Digest
+from boardwright.delivery.domain.resources import (
+    BundleRecord,
+    Device,
+    DeviceState,
+    FleetKey,
+    Rollout,
+    RolloutCounts,
+    RolloutState,
+)
+from boardwright.device.index import FleetIndex, GroupOffer, OfferedBundle, bundle_path
+
+EVERYBODY = "all"
+"""The one deployment group that a rollout has so far."""
+
+RUNNING = frozenset({RolloutState.ACTIVE, RolloutState.PAUSED})
+
+
+def offered(rollouts: Iterable[Rollout]) -> Rollout | None:
+    """The rollout whose release a fleet is offered: the newest that was not cancelled."""
+    standing = [rollout for rollout in rollouts if rollout.state is not RolloutState.CANCELLED]
+    return max(standing, key=lambda rollout: rollout.sequence, default=None)
+
+
+def count(rollout: Rollout, devices: Iterable[Device]) -> RolloutCounts:
+    """How a fleet's devices stand towards a rollout; revoked ones do not count.
+
+    A device has it when its active slot holds the release, and failed it when its last refusal named it.
+    """
+    pending = succeeded = failed = 0
+    for device in devices:
+        if device.state is DeviceState.REVOKED:
+            continue
+        if device.installed is not None and device.installed.release == rollout.release:
+            succeeded += 1
+        elif device.refusal is not None and device.refusal.rollout == rollout.name:
+            failed += 1
+        else:
+            pending += 1
+    return RolloutCounts(pending, succeeded, failed)
+
+
+def settle(rollout: Rollout, counts: RolloutCounts, now_us: int) -> Rollout:
+    """The rollout after devices reported: an active one is completed when every device has it."""
+    counted = replace(rollout, counts=counts)
+    if rollout.state is RolloutState.ACTIVE and counts.complete:
+        return replace(counted, state=RolloutState.COMPLETED, update_us=now_us, revision=rollout.revision + 1)
+    return counted
+
+
+def changed(rollout: Rollout, state: RolloutState, reason: str, now_us: int) -> Rollout:
+    """The rollout in another state; the same when it already is in it."""
+    if rollout.state is state:
+        return rollout
+    return replace(rollout, state=state, reason=reason, update_us=now_us, revision=rollout.revision + 1)
+
+
+def index_of(fleet: FleetKey, rollout: Rollout | None, bundles: Sequence[BundleRecord]) -> FleetIndex:
+    """What a fleet's devices should run."""
+    if rollout is None:
+        return FleetIndex(fleet.name, ())
+
+    offers = tuple(
+        OfferedBundle(bundle_path(Digest.parse(bundle.digest)), bundle.pin)
+        for bundle in sorted(bundles, key=lambda bundle: bundle.artifact)
+    )
+    paused = rollout.state is RolloutState.PAUSED
+    return FleetIndex(
+        fleet.name,
+        (GroupOffer(EVERYBODY, None, rollout.name, rollout.release, paused, offers, rollout.traceparent),),
+    )

@@ -1,0 +1,1 @@
+"""Rows: tables, migrations, and the records that the service sees of them."""
