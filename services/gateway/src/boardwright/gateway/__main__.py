@@ -1,0 +1,35 @@
+"""`python -m boardwright.gateway serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from boardwright import telemetry
+from boardwright.gateway.settings import Settings, SettingsError
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns the exit status (2: usage or settings, 4: an address is taken)."""
+    if arguments != ["serve"]:
+        sys.stderr.write("usage: python -m boardwright.gateway serve\n")
+        return 2
+    try:
+        telemetry.configure("gateway")
+        settings = Settings.from_environment(os.environ)
+    except (SettingsError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    from boardwright.gateway.app import serve
+
+    try:
+        asyncio.run(serve(settings))
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return 4
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
