@@ -1,0 +1,57 @@
+"""Why the agent did not do what it was asked to.
+
+Two kinds, because callers do different things about them: a `Refused` stays until a person or a new release
+changes something, an `Unavailable` goes away by trying again. Each carries a stable `reason` and a sentence
+that says what to do next.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_USAGE = 2
+EXIT_REFUSED = 3
+EXIT_UNAVAILABLE = 4
+
+
+class AgentError(Exception):
+    """Root of everything that the agent raises on purpose.
+
+    Attributes:
+        reason: stable, upper case, for programs.
+        message: for people.
+        exit_code: what the command ends with.
+    """
+
+    exit_code = EXIT_REFUSED
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Refused(AgentError):
+    """The device will not do this: what was offered is wrong for it, or cannot be trusted.
+
+    Attributes:
+        release, rollout: what was refused, "" when it is not about a release.
+    """
+
+    def __init__(self, reason: str, message: str, *, release: str = "", rollout: str = "") -> None:
+        super().__init__(reason, message)
+        self.release = release
+        self.rollout = rollout
+
+
+class RolledBack(Refused):
+    """A new slot failed after the switch, and the device went back to the one before."""
+
+
+class Unavailable(AgentError):
+    """Something outside is missing for now (network, server, disk space); the next try goes on from here."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class StorageFailed(Unavailable):
+    """This device's own disk is full or broken: no other server or link would help."""

@@ -1,0 +1,54 @@
+"""Runs a bundle in its real runtime, through the very code that the builder made its golden samples with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boardwright.agent.errors import Refused
+from boardwright.device.bundle import Bundle
+
+if TYPE_CHECKING:
+    from boardwright.toolchains.ort_session import OrtSession
+
+
+def open_model(folder: Path, bundle: Bundle) -> OrtSession:
+    """Load the model of the bundle that lies in ``folder`` (`.onnx` or `.ort`) with the bundle's settings.
+
+    Raises:
+        Refused: RUNTIME_FAILED, the runtime does not load it; BUNDLE_INVALID.
+    """
+    from boardwright.toolchains.errors import ToolchainError
+    from boardwright.toolchains.ort_session import OPTIMIZATION_LEVELS, open_session
+
+    model = bundle.file("model")
+    if model is None:
+        raise Refused("BUNDLE_INVALID", "the bundle has no model file")
+    settings = _settings(folder, bundle)
+    level = settings.get("graph_optimization", "all")
+    if level not in OPTIMIZATION_LEVELS:
+        raise Refused(
+            "RUNTIME_FAILED", f"this agent knows no graph optimization {level!r}: install a newer one"
+        )
+    try:
+        return open_session(folder / model.name, settings)
+    except ToolchainError as error:
+        raise Refused("RUNTIME_FAILED", f"{model.name} does not load: {error.message}") from error
+    except Exception as error:  # the runtime's exceptions have no common root but this
+        raise Refused("RUNTIME_FAILED", f"{model.name} does not load: {error}") from error
+
+
+def _settings(folder: Path, bundle: Bundle) -> Mapping[str, Any]:
+    """See `boardwright.toolchains.ort_session.runtime_settings`."""
+    file = bundle.file("runtime")
+    if file is None:
+        return {}
+    try:
+        document = json.loads((folder / file.name).read_bytes())
+    except ValueError as error:
+        raise Refused("BUNDLE_INVALID", f"{file.name} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise Refused("BUNDLE_INVALID", f"{file.name} is not a JSON object")
+    return document
