@@ -1,0 +1,56 @@
+"""The Python SDK: what a training script needs to hand a model over, and all that the command line does.
+
+    from boardwright.client import Client
+    version = Client().push("digits", "model.onnx", input_spec="input.json")
+
+    client.py        Client: the verbs (push, compile, build, measure, release, promote, roll_back)
+    pushing.py       what a push uploads and records
+    models.py        versions, variants, artifacts, measurements, releases, stages, lineage, history
+    datasets.py      samples in, sealed dataset versions out
+    jobs.py          compile and build jobs
+    delivery.py      fleets, devices, rollouts
+    catalogue.py     boards, toolchains, recipes
+    content.py       blobs up and down
+    references.py    shorthand: digits@3, digits@production
+    credentials.py   where the server is and which token to show
+    connection.py    one gRPC channel to one authority; statuses become exceptions
+    provenance.py    commit and run, as CI or git tell them
+    ultralytics.py   attach(model): push at the end of a training run
+
+Results are the API's own messages (`boardwright.api.…_pb2`), so that everything the protos describe is there.
+Everything that goes wrong is a `BoardwrightError` with a stable `reason` and a message that says what to do.
+"""
+
+from boardwright.client.client import Client
+from boardwright.client.credentials import Credentials, CredentialsMissing, find_credentials
+from boardwright.client.jobs import JobFailed
+from boardwright.rpc.errors import (
+    Aborted,
+    AlreadyExists,
+    BoardwrightError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "BoardwrightError",
+    "Client",
+    "Credentials",
+    "CredentialsMissing",
+    "FailedPrecondition",
+    "InvalidArgument",
+    "JobFailed",
+    "NotFound",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "Unauthenticated",
+    "Unavailable",
+    "find_credentials",
+]

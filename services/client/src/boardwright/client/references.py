@@ -1,0 +1,170 @@
+"""Shorthand for resources, and back to full names.
+
+    digits                      the model
+    digits@3                    its version 3; digits@latest the newest, digits@champion an alias's
+    digits@3/int8               a variant of version 3
+    digits@3/int8/ARTIFACT      an artifact of that variant
+    digits@r2                   its release 2
+    digits@production           the release on a stage (or, where a version is meant, an alias)
+    faces@2, faces              a dataset's version 2, its newest sealed one
+
+A full name (`projects/default/models/digits/versions/3`) is taken everywhere too.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from boardwright.rpc.errors import InvalidArgument
+
+_SHORT = re.compile(
+    r"([a-z][a-z0-9-]{0,62})(?:@([A-Za-z0-9][A-Za-z0-9-]*))?((?:/[A-Za-z0-9][A-Za-z0-9._:-]*){0,2})"
+)
+_RELEASE = re.compile(r"r([1-9][0-9]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A parsed shorthand. `selector` is what stands behind the @, "" where nothing does."""
+
+    name: str
+    selector: str = ""
+    inner: tuple[str, ...] = ()
+
+
+def parse(text: str) -> Reference:
+    """Parse shorthand.
+
+    Raises:
+        InvalidArgument: REFERENCE_INVALID, showing the forms there are.
+    """
+    match = _SHORT.fullmatch(text)
+    if match is None or (match[3] and not match[2]):
+        raise InvalidArgument(
+            "REFERENCE_INVALID",
+            f"{text!r} names nothing: write digits@3 (a version), digits@3/int8 (a variant), digits@r2 "
+            "(a release), digits@production (the release on a stage), or a full name (projects/…)",
+        )
+    return Reference(match[1], match[2] or "", tuple(part for part in match[3].split("/") if part))
+
+
+def names_release(reference: Reference) -> bool:
+    """Whether the selector is a release's number: r2."""
+    return _RELEASE.fullmatch(reference.selector) is not None
+
+
+def is_full(text: str) -> bool:
+    """Whether this is a full resource name already."""
+    return text.startswith("projects/")
+
+
+def model_name(project: str, text: str) -> str:
+    """The model's full name. Raises: InvalidArgument REFERENCE_INVALID."""
+    if is_full(text):
+        return "/".join(text.split("/")[:4])
+    return f"projects/{project}/models/{parse(text).name}"
+
+
+def version_name(project: str, text: str) -> str:
+    """The version's full name; without a selector the newest. Raises: InvalidArgument REFERENCE_INVALID."""
+    if is_full(text):
+        return text
+    reference = parse(text)
+    return f"projects/{project}/models/{reference.name}/versions/{reference.selector or 'latest'}"
+
+
+def variant_name(project: str, text: str) -> str:
+    """The variant's full name. Raises: InvalidArgument REFERENCE_INVALID."""
+    if is_full(text):
+        return text
+    reference = parse(text)
+    if not reference.inner:
+        raise InvalidArgument(
+            "REFERENCE_INVALID", f"{text!r} names no variant: write {text}/int8, for example"
+        )
+    return f"{version_name(project, f'{reference.name}@{reference.selector}')}/variants/{reference.inner[0]}"
+
+
+def artifact_name(project: str, text: str) -> str:
+    """The artifact's full name. Raises: InvalidArgument REFERENCE_INVALID."""
+    if is_full(text):
+        return text
+    reference = parse(text)
+    if len(reference.inner) != 2:
+        raise InvalidArgument(
+            "REFERENCE_INVALID",
+            f"{text!r} names no artifact: write digits@3/int8/ARTIFACT (see `boardwright ls`)",
+        )
+    return f"{variant_name(project, text)}/artifacts/{reference.inner[1]}"
+
+
+def release_name(project: str, text: str) -> str:
+    """The release's full name: by number (r2) or by the stage it is on; without a selector the newest.
+
+    Raises:
+        InvalidArgument: REFERENCE_INVALID.
+    """
+    if is_full(text):
+        return text
+    reference = parse(text)
+    numbered = _RELEASE.fullmatch(reference.selector)
+    last = numbered[1] if numbered else reference.selector or "latest"
+    if last.isdigit() and not numbered:
+        raise InvalidArgument(
+            "REFERENCE_INVALID",
+            f"{text} is a version; write {reference.name}@r{last} for release {last}, or name a stage",
+        )
+    return f"projects/{project}/models/{reference.name}/releases/{last}"
+
+
+def stage_name(project: str, text: str) -> str:
+    """The stage's full name (`digits@production`). Raises: InvalidArgument REFERENCE_INVALID."""
+    if is_full(text):
+        return text
+    reference = parse(text)
+    if not reference.selector:
+        raise InvalidArgument("REFERENCE_INVALID", f"{text!r} names no stage: write {text}@production")
+    return f"projects/{project}/models/{reference.name}/stages/{reference.selector}"
+
+
+def dataset_version_name(project: str, text: str) -> str:
+    """The dataset version's full name; without a selector the newest sealed one.
+
+    Raises:
+        InvalidArgument: REFERENCE_INVALID.
+    """
+    if is_full(text):
+        return text
+    reference = parse(text)
+    return f"projects/{project}/datasets/{reference.name}/versions/{reference.selector or 'latest'}"
+
+
+def in_project(project: str, collection: str, text: str) -> str:
+    """The full name of something that lies right in the project: a dataset, a fleet, a rollout, a job."""
+    return text if is_full(text) else f"projects/{project}/{collection}/{text}"
+
+
+def shorten(name: str) -> str:
+    """The shorthand of a full name, where there is one.
+
+    >>> shorten("projects/default/models/digits/versions/3/variants/int8")
+    'digits@3/int8'
+    """
+    parts = name.split("/")
+    if len(parts) < 4 or parts[0] != "projects":
+        return name
+    kind, identifier, rest = parts[2], parts[3], parts[4:]
+    if kind in ("models", "datasets"):
+        if not rest:
+            return identifier
+        if rest[0] == "versions":
+            tail = [part for part in (rest[3::2]) if part]
+            return "/".join([f"{identifier}@{rest[1]}", *tail])
+        if rest[0] == "releases":
+            return f"{identifier}@r{rest[1]}"
+        if rest[0] in ("stages", "aliases"):
+            return f"{identifier}@{rest[1]}"
+    if kind == "fleets" and rest:
+        return "/".join([identifier, rest[1]])
+    return identifier if not rest else "/".join(parts[2:])

@@ -1,0 +1,136 @@
+"""Push at the end of an Ultralytics training run.
+
+    from ultralytics import YOLO
+    from boardwright.client.ultralytics import attach
+
+    model = YOLO("yolo26n.yaml")
+    attach(model, "street")
+    model.train(data="street.yaml", epochs=100)
+
+Ultralytics is AGPL-3.0 and is not installed with this package; only `attach` needs it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boardwright.rpc.errors import BoardwrightError, FailedPrecondition, InvalidArgument
+
+if TYPE_CHECKING:
+    from boardwright.api.registry.v1.registry_pb2 import ModelVersion
+    from boardwright.client.client import Client
+
+TASKS: Mapping[str, str] = {"detect": "detection", "classify": "classification", "segment": "segmentation"}
+"""Boardwright's tasks by Ultralytics' names."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Attachment:
+    """What `attach` returns. After training, `version` is what was pushed, or `error` says why not."""
+
+    name: str
+    version: ModelVersion | None = None
+    error: BoardwrightError | None = None
+    _client: Client | None = field(default=None, repr=False)
+    _options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    _strict: bool = False
+
+    def on_train_end(self, trainer: Any) -> None:
+        """Ultralytics' callback: push the best weights, or the last where there are no best.
+
+        Raises:
+            BoardwrightError: only when attached with `strict`; else it is logged, since the weights are safe
+                on disk and the training was not in vain.
+        """
+        weights = next((path for path in (Path(trainer.best), Path(trainer.last)) if path.is_file()), None)
+        if weights is None:
+            _log.warning("nothing to push: training of %s saved no weights", self.name)
+            return
+        try:
+            self.version = self._push(weights, trainer)
+        except BoardwrightError as error:
+            self.error = error
+            if self._strict:
+                raise
+            _log.error(
+                "%s was not pushed: %s. The weights are safe; push them with: boardwright push %s %s",
+                self.name,
+                error.message,
+                self.name,
+                weights,
+            )
+            return
+        _log.info("pushed %s", self.version.name)
+
+    def _push(self, weights: Path, trainer: Any) -> ModelVersion:
+        from boardwright.client.client import Client
+
+        options = dict(self._options)
+        labels = {"epochs": str(trainer.epochs), "data": str(trainer.args.data or "")[:200]}
+        labels.update(options.pop("labels", None) or {})
+        metrics = training_metrics(trainer.metrics or {}) | dict(options.pop("metrics", None) or {})
+        client = self._client or Client()
+        try:
+            return client.push(self.name, weights, labels=labels, metrics=metrics, **options)
+        finally:
+            if self._client is None:
+                client.close()
+
+
+def attach(
+    model: Any, name: str, *, client: Client | None = None, strict: bool = False, **options: Any
+) -> Attachment:
+    """Push a model's best weights when its training ends.
+
+    Args:
+        model: an `ultralytics.YOLO`.
+        name: the Boardwright model's id.
+        client: the server; found when the training ends, if not given.
+        strict: let a failed push fail the training script instead of logging it.
+        options: passed on to `Client.push` (recipe, datasets, labels, wait…).
+
+    Raises:
+        FailedPrecondition: ULTRALYTICS_MISSING.
+        InvalidArgument: MODEL_UNKNOWN, it is no Ultralytics model; TASK_UNKNOWN.
+    """
+    if importlib.util.find_spec("ultralytics") is None:
+        raise FailedPrecondition(
+            "ULTRALYTICS_MISSING",
+            "attach needs Ultralytics, which is not installed: pip install ultralytics (AGPL-3.0), or push "
+            "the weights of another framework with Client().push",
+        )
+    if not hasattr(model, "add_callback") or not hasattr(model, "task"):
+        raise InvalidArgument(
+            "MODEL_UNKNOWN", f"attach needs an ultralytics.YOLO, not {type(model).__name__}"
+        )
+    task = TASKS.get(str(model.task))
+    if task is None:
+        raise InvalidArgument(
+            "TASK_UNKNOWN", f"models for {model.task!r} cannot be compiled; only {', '.join(TASKS)} can"
+        )
+    attachment = Attachment(
+        name, _client=client, _options={"task": task, "run": None, **options}, _strict=strict
+    )
+    model.add_callback("on_train_end", attachment.on_train_end)
+    return attachment
+
+
+def training_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Ultralytics' metrics under plain names: "metrics/mAP50-95(B)" becomes "map50_95".
+
+    >>> training_metrics({"metrics/mAP50(B)": 0.5, "fitness": 0.4})
+    {'map50': 0.5, 'fitness': 0.4}
+    """
+    plain = {}
+    for key, value in metrics.items():
+        short = key.partition("/")[2] or key
+        short = short.removesuffix("(B)").lower().replace("-", "_").replace("accuracy_", "")
+        plain[short] = float(value)
+    return plain

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from boardwright.client.ultralytics import attach, training_metrics
+from boardwright.rpc.errors import FailedPrecondition, InvalidArgument, Unavailable
+
+
+class Yolo:
+    task = "detect"
+
+    def __init__(self) -> None:
+        self.callbacks: dict[str, Any] = {}
+
+    def add_callback(self, event: str, function: Any) -> None:
+        self.callbacks[event] = function
+
+
+class Server:
+    def __init__(self, error: Exception | None = None) -> None:
+        self.pushed: list[tuple[Any, ...]] = []
+        self.error = error
+
+    def push(self, name: str, path: Path, **options: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        self.pushed.append((name, path, options))
+        return SimpleNamespace(name="projects/default/models/street/versions/1")
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("boardwright.client.ultralytics.importlib.util.find_spec", lambda name: object())
+
+
+def _trainer(folder: Path, *, best: bool = True) -> Any:
+    (folder / "last.pt").write_bytes(b"last")
+    if best:
+        (folder / "best.pt").write_bytes(b"best")
+    return SimpleNamespace(
+        best=folder / "best.pt",
+        last=folder / "last.pt",
+        epochs=3,
+        args=SimpleNamespace(data="street.yaml"),
+        metrics={"metrics/mAP50-95(B)": 0.25, "fitness": 0.2},
+    )
+
+
+def test_the_best_weights_are_pushed_when_training_ends(tmp_path: Path) -> None:
+    model, server = Yolo(), Server()
+    attachment = attach(model, "street", client=server, labels={"site": "north"})  # type: ignore[arg-type]
+    model.callbacks["on_train_end"](_trainer(tmp_path))
+    (name, path, options) = server.pushed[0]
+    assert (name, path) == ("street", tmp_path / "best.pt")
+    assert options["task"] == "detection"
+    assert options["metrics"] == {"map50_95": 0.25, "fitness": 0.2}
+    assert options["labels"] == {"epochs": "3", "data": "street.yaml", "site": "north"}
+    assert attachment.version is not None and attachment.error is None
+
+
+def test_without_best_weights_the_last_ones_go(tmp_path: Path) -> None:
+    model, server = Yolo(), Server()
+    attach(model, "street", client=server)  # type: ignore[arg-type]
+    model.callbacks["on_train_end"](_trainer(tmp_path, best=False))
+    assert server.pushed[0][1] == tmp_path / "last.pt"
+
+
+def test_a_failed_push_costs_no_training_and_says_how_to_repeat_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, server = Yolo(), Server(Unavailable("SERVICE_UNREACHABLE", "the service cannot be reached"))
+    attachment = attach(model, "street", client=server)  # type: ignore[arg-type]
+    with caplog.at_level(logging.ERROR):
+        model.callbacks["on_train_end"](_trainer(tmp_path))
+    assert attachment.error is server.error
+    assert f"boardwright push street {tmp_path / 'best.pt'}" in caplog.text
+
+
+def test_strict_lets_the_script_fail(tmp_path: Path) -> None:
+    model, server = Yolo(), Server(Unavailable("SERVICE_UNREACHABLE", "away"))
+    attach(model, "street", client=server, strict=True)  # type: ignore[arg-type]
+    with pytest.raises(Unavailable):
+        model.callbacks["on_train_end"](_trainer(tmp_path))
+
+
+def test_without_ultralytics_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("boardwright.client.ultralytics.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(FailedPrecondition, match="pip install ultralytics") as caught:
+        attach(Yolo(), "street")
+    assert caught.value.reason == "ULTRALYTICS_MISSING"
+
+
+def test_what_cannot_be_compiled_is_refused_before_training() -> None:
+    with pytest.raises(InvalidArgument, match="object"):
+        attach(object(), "street")
+    model = Yolo()
+    model.task = "pose"
+    with pytest.raises(InvalidArgument, match="pose"):
+        attach(model, "street")
+    assert model.callbacks == {}
+
+
+def test_metrics_get_plain_names() -> None:
+    assert training_metrics({"metrics/accuracy_top1": 0.9, "val/box_loss": 1}) == {
+        "top1": 0.9,
+        "box_loss": 1.0,
+    }
