@@ -1,0 +1,65 @@
+"""The entry point."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from boardwright.rpc.errors import BoardwrightError
+
+DONE, DEFECT, USAGE, REFUSED, UNAVAILABLE = 0, 1, 2, 3, 4
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    from boardwright.cli.app import app
+
+    try:
+        app(prog_name="boardwright")
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader (head, less) has seen enough
+        sys.exit(DONE)
+    except Exception as error:
+        from boardwright.rpc.errors import BoardwrightError
+
+        if not isinstance(error, BoardwrightError):
+            raise
+        _say(error)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: BoardwrightError) -> int:
+    """The exit code that tells an error: the request is wrong (2), refused (3), or something is away (4)."""
+    if error.code == "INVALID_ARGUMENT":
+        return USAGE
+    if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        return UNAVAILABLE
+    return DEFECT if error.code == "INTERNAL" else REFUSED
+
+
+def _say(error: BoardwrightError) -> None:
+    """Say what went wrong and why: as JSON for programs, else in words."""
+    arguments = sys.argv[1:]
+    as_json = any(
+        argument in ("-ojson", "--output=json") or (argument == "json" and before in ("-o", "--output"))
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+    )
+    if as_json:
+        import json
+
+        document = {
+            "error": {
+                "code": error.code,
+                "reason": error.reason,
+                "message": error.message,
+                "metadata": dict(error.metadata),
+            }
+        }
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    reason = f" [{error.reason}]" if error.reason else ""
+    sys.stderr.write(f"boardwright: {error.message}{reason}\n")
+
+
+if __name__ == "__main__":
+    main()

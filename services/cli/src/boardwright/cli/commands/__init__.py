@@ -1,0 +1,1 @@
+"""The commands, one module a family, each with `register(app)`; heavy imports wait until a command runs."""

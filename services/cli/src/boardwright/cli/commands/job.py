@@ -1,0 +1,208 @@
+"""`boardwright job`: what runs and what ran."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from boardwright.cli.output import (
+    Format,
+    OutputOption,
+    document,
+    print_details,
+    print_json,
+    print_messages,
+    say,
+)
+from boardwright.cli.progress import Bars
+from boardwright.cli.session import client_of
+
+if TYPE_CHECKING:
+    from boardwright.api.jobs.v1.jobs_pb2 import Job, Step
+    from boardwright.client import Client
+
+group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compile and build jobs.")
+
+JobArgument = Annotated[str, typer.Argument(help="compileJobs/ID or buildJobs/ID.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="job")
+
+
+@group.command("ls")
+def list_(
+    context: typer.Context,
+    kind: Annotated[str, typer.Option(help="compile or build; default: both.")] = "",
+    where: Annotated[str, typer.Option("--filter", help='For example: state = "STATE_FAILED".')] = "",
+    limit: Annotated[int, typer.Option(help="At most so many of each kind; 0 for all.")] = 20,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List jobs, newest first.
+
+    \b
+    Example:
+      boardwright job ls --kind compile
+    """
+    from boardwright.cli.output import moment, state
+
+    with client_of(context) as client:
+        found = list(client.jobs.list(kind=kind, where=where, limit=limit))
+        print_messages(
+            sorted(found, key=lambda job: -job.create_time.ToNanoseconds()),
+            output,
+            ("job", "what", "state", "steps", "created"),
+            lambda job: (short(job.name), job.title, state(job), steps_done(job), moment(job.create_time)),
+            empty="No jobs yet: boardwright compile digits@1",
+        )
+
+
+@group.command()
+def show(context: typer.Context, job: JobArgument, output: OutputOption = Format.TABLE) -> None:
+    """Show a job and its steps.
+
+    \b
+    Example:
+      boardwright job show compileJobs/7
+    """
+    with client_of(context) as client:
+        print_job(client.jobs.get(job), output)
+
+
+@group.command()
+def watch(context: typer.Context, job: JobArgument, output: OutputOption = Format.TABLE) -> None:
+    """Follow a job until it has ended.
+
+    \b
+    Example:
+      boardwright job watch buildJobs/3
+    """
+    with client_of(context) as client:
+        print_job(follow(client, job, output), output)
+
+
+@group.command()
+def cancel(
+    context: typer.Context,
+    job: JobArgument,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Stop a job; what has finished stays in the cache.
+
+    \b
+    Example:
+      boardwright job cancel compileJobs/7 --reason "wrong dataset"
+    """
+    with client_of(context) as client:
+        print_job(client.jobs.cancel(job, reason), output)
+
+
+@group.command()
+def retry(
+    context: typer.Context,
+    job: JobArgument,
+    detach: Annotated[bool, typer.Option(help="Do not wait for it.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Start a job anew; remembered failures are forgotten.
+
+    \b
+    Example:
+      boardwright job retry compileJobs/7
+    """
+    with client_of(context) as client:
+        started = client.jobs.retry(job)
+        print_job(started if detach else follow(client, started.name, output), output)
+
+
+@group.command()
+def logs(
+    context: typer.Context,
+    job: JobArgument,
+    step: Annotated[str | None, typer.Argument(help="Default: all steps that ran.")] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show what the steps of a job printed.
+
+    \b
+    Example:
+      boardwright job logs compileJobs/7 quantize-int8
+    """
+    with client_of(context) as client:
+        found = client.jobs.get(job)
+        steps = [step] if step else [s.step for s in found.steps if s.attempts and not s.cached]
+        texts = {name: client.jobs.logs(found.name, name) for name in steps}
+    if output is Format.JSON:
+        print_json(texts)
+        return
+    for name, text in texts.items():
+        typer.echo(f"--- {name}\n{text.rstrip()}" if len(texts) > 1 else text.rstrip())
+    if not texts:
+        say("No step of this job ran here: all came from the cache, or none has begun.")
+
+
+def follow(client: Client, job: str, output: Format) -> Job:
+    """Wait for a job behind a bar; raises JobFailed."""
+    with Bars(output) as bars:
+        return client.jobs.wait(job, progress=bars)
+
+
+def print_job(job: Job, output: Format) -> None:
+    """Print a job with its steps."""
+    from boardwright.cli.output import moment, print_table, state
+    from boardwright.client.references import shorten
+
+    if output is Format.JSON:
+        print_json(document(job))
+        return
+    print_details(
+        [
+            ("job", short(job.name)),
+            ("what", job.title),
+            ("state", state(job)),
+            ("why", job.failure.message),
+            ("made", "\n".join(shorten(name) for name in job.results)),
+            ("created", f"{moment(job.create_time)} by {job.creator}"),
+        ]
+    )
+    print_table(
+        ("step", "state", ">seconds", "worker", "says"),
+        [(step.step, _step_state(step), _seconds(step), step.worker, _says(step)) for step in job.steps],
+    )
+
+
+def short(name: str) -> str:
+    """compileJobs/7"""
+    return "/".join(name.split("/")[2:])
+
+
+def steps_done(job: Job) -> str:
+    """How many steps have succeeded, and how many of them came from the cache."""
+    from boardwright.api.jobs.v1.jobs_pb2 import Step
+
+    done = [step for step in job.steps if step.state == Step.STATE_SUCCEEDED]
+    cached = sum(step.cached for step in done)
+    return f"{len(done)}/{len(job.steps)}" + (f" ({cached} cached)" if cached else "")
+
+
+def _step_state(step: Step) -> str:
+    from boardwright.cli.output import state
+
+    return "cached" if step.cached else state(step)
+
+
+def _seconds(step: Step) -> str:
+    if step.cached or not step.start_time.seconds or not step.finish_time.seconds:
+        return ""
+    return f"{(step.finish_time.ToNanoseconds() - step.start_time.ToNanoseconds()) / 1e9:.1f}"
+
+
+def _says(step: Step) -> str:
+    if step.failure.message:
+        return f"{step.failure.message} [{step.failure.reason}]"
+    if step.progress.what and not step.finish_time.seconds:
+        return f"{step.progress.what} {step.progress.done}/{step.progress.total or '?'}"
+    return "; ".join(step.warnings[:2])

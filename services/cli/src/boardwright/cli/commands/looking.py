@@ -1,0 +1,395 @@
+"""`boardwright show`, `ls`, `lineage` and `history`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from boardwright.cli.output import (
+    Format,
+    OutputOption,
+    document,
+    print_json,
+    print_message,
+    print_messages,
+    say,
+)
+from boardwright.cli.session import client_of
+
+if TYPE_CHECKING:
+    from boardwright.client import Client
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(show)
+    app.command("ls")(list_)
+    app.command()(lineage)
+    app.command()(history)
+
+
+def show(
+    context: typer.Context,
+    reference: Annotated[
+        str, typer.Argument(help="digits, digits@3, digits@3/int8, digits@r2, digits@production.")
+    ],
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show a model, version, variant, artifact or release.
+
+    \b
+    Example:
+      boardwright show digits@production
+    """
+    with client_of(context) as client:
+        name = client.models.resolve(reference)
+        collection = name.split("/")[-2] if "/" in name else ""
+        if collection not in _SHOWN:
+            raise typer.BadParameter(f"{reference!r} names nothing that can be shown", param_hint="REFERENCE")
+        message, rows = _SHOWN[collection](client, name)
+    print_message(message, output, rows)
+
+
+def _model(client: Client, name: str) -> tuple[Any, list[tuple[str, str]]]:
+    from boardwright.cli.commands.releasing import gate_text
+    from boardwright.cli.output import moment
+    from boardwright.client.references import shorten
+
+    model = client.models.get(name)
+    stages = client.models.stages(name)
+    held = "\n".join(
+        f"{stage.name.rpartition('/')[2]:<12} {shorten(stage.release) if stage.release else '–'}"
+        for stage in reversed(stages)
+    )
+    return model, [
+        ("model", shorten(model.name)),
+        ("task", model.task),
+        ("description", model.description),
+        ("stages", held),
+        ("gates", "\n".join(f"{gate.stage}: {gate_text(gate)}" for gate in model.gates)),
+        ("created", moment(model.create_time)),
+    ]
+
+
+def _version(client: Client, name: str) -> tuple[Any, list[tuple[str, str]]]:
+    from boardwright.cli.commands.pushing import version_rows
+
+    version = client.models.version(name)
+    return version, version_rows(version)
+
+
+def _variant(client: Client, name: str) -> tuple[Any, list[tuple[str, str]]]:
+    from boardwright.cli.output import moment, size
+    from boardwright.client.references import shorten
+
+    variant = client.models.variant(name)
+    return variant, [
+        ("variant", shorten(variant.name)),
+        ("recipe", f"{variant.recipe} {variant.recipe_digest}"),
+        ("graph", f"{size(variant.graph.size_bytes)}  {variant.graph.digest}"),
+        ("profile", variant.quantization_profile),
+        ("record", variant.record_digest),
+        ("measured", _figures(client, name)),
+        ("made", f"{moment(variant.create_time)} by {variant.creator}"),
+    ]
+
+
+def _artifact(client: Client, name: str) -> tuple[Any, list[tuple[str, str]]]:
+    from boardwright.cli.commands.releasing import pin_text
+    from boardwright.cli.output import moment, size
+    from boardwright.client.references import shorten
+
+    artifact = client.models.artifact(name)
+    return artifact, [
+        ("artifact", shorten(artifact.name)),
+        ("for", pin_text(artifact.pin)),
+        ("cpu features", ", ".join(artifact.pin.cpu_features)),
+        ("toolchain", f"{artifact.toolchain} {artifact.toolchain_version}"),
+        ("files", "\n".join(f"{f.path}  {size(f.size_bytes)}  {f.digest}" for f in artifact.files)),
+        ("manifest", artifact.manifest_digest),
+        ("record", artifact.record_digest),
+        ("measured", _figures(client, name)),
+        ("made", f"{moment(artifact.create_time)} by {artifact.creator}"),
+    ]
+
+
+def _figures(client: Client, name: str) -> str:
+    lines = []
+    for found in client.models.measurements(name, limit=20):
+        if "/artifacts/" in found.name and "/artifacts/" not in name:
+            continue
+        values = ", ".join(f"{key}={value:.4g}" for key, value in sorted(found.values.items()))
+        lines.append(f"{found.kind} ({_origin(found)}): {values}")
+    return "\n".join(lines)
+
+
+def _origin(measurement: Any) -> str:
+    from boardwright.cli.output import state
+
+    origin = state(measurement, "origin")
+    where = f" on {measurement.board}" if measurement.board else ""
+    return f"{origin}{where}" + (f", {measurement.threads} thread" if measurement.threads else "")
+
+
+def _release(client: Client, name: str) -> tuple[Any, list[tuple[str, str]]]:
+    from boardwright.cli.commands.releasing import release_rows
+
+    release = client.models.release(name)
+    return release, release_rows(release)
+
+
+_SHOWN: dict[str, Callable[[Client, str], tuple[Any, list[tuple[str, str]]]]] = {
+    "models": _model,
+    "versions": _version,
+    "variants": _variant,
+    "artifacts": _artifact,
+    "releases": _release,
+}
+
+
+def list_(
+    context: typer.Context,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="digits (versions), digits@3 (variants and artifacts), releases of digits with digits@r, "
+            "boards, toolchains, recipes; default: models."
+        ),
+    ] = None,
+    where: Annotated[str, typer.Option("--filter", help='AIP-160, for example: task = "detection".')] = "",
+    limit: Annotated[int, typer.Option(help="At most so many; 0 for all.")] = 50,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List models, the versions of a model, or what was made of a version.
+
+    \b
+    Example:
+      boardwright ls digits
+      boardwright ls boards
+    """
+    with client_of(context) as client:
+        if what in _CATALOGUES:
+            _CATALOGUES[what](client, where, output)
+        elif what is None or what == "models":
+            _list_models(client, where, limit, output)
+        elif what.endswith("@r"):
+            _list_releases(client, what.removesuffix("@r"), where, limit, output)
+        elif "@" in what or "/versions/" in what:
+            _list_artifacts(client, what, where, limit, output)
+        else:
+            _list_versions(client, what, where, limit, output)
+
+
+def _list_models(client: Client, where: str, limit: int, output: Format) -> None:
+    from boardwright.cli.output import moment
+    from boardwright.client.references import shorten
+
+    print_messages(
+        client.models.list(where=where, limit=limit),
+        output,
+        ("model", "task", "created", "description"),
+        lambda m: (shorten(m.name), m.task, moment(m.create_time), m.description),
+        empty="No models yet: boardwright push NAME CHECKPOINT",
+    )
+
+
+def _list_versions(client: Client, model: str, where: str, limit: int, output: Format) -> None:
+    from boardwright.cli.output import moment, size
+    from boardwright.client.references import shorten
+
+    client.models.get(model)  # an unknown model is not the same as one without versions
+    print_messages(
+        client.models.versions(model, where=where, limit=limit),
+        output,
+        ("version", "format", ">size", "commit", "metrics", "pushed", "by"),
+        lambda v: (
+            shorten(v.name),
+            v.format,
+            size(sum(file.size_bytes for file in v.files)),
+            v.commit[:12],
+            ", ".join(f"{key}={value:g}" for key, value in sorted(v.metrics.items())),
+            moment(v.create_time),
+            v.creator,
+        ),
+        empty=f"{model} has no versions yet: boardwright push {model} CHECKPOINT",
+    )
+
+
+def _list_artifacts(client: Client, reference: str, where: str, limit: int, output: Format) -> None:
+    from boardwright.cli.commands.releasing import pin_text
+    from boardwright.cli.output import moment, print_table, size
+    from boardwright.client.references import shorten
+
+    variants = list(client.models.variants(reference.partition("/")[0])) if "/" not in reference else []
+    artifacts = list(client.models.artifacts(reference, where=where, limit=limit))
+    if output is Format.JSON:
+        print_json(
+            {"variants": [document(v) for v in variants], "artifacts": [document(a) for a in artifacts]}
+        )
+        return
+    rows = [
+        (shorten(v.name), v.quantization_profile or "float", size(v.graph.size_bytes), moment(v.create_time))
+        for v in variants
+    ]
+    if rows:
+        print_table(("variant", "profile", ">size", "made"), rows)
+    if not artifacts:
+        say(f"Nothing was built yet: boardwright build {reference.partition('/')[0]}/VARIANT --board host")
+        return
+    print_table(
+        ("artifact", "for", "toolchain", ">size", "made"),
+        [
+            (shorten(a.name), pin_text(a.pin), a.toolchain, size(a.size_bytes), moment(a.create_time))
+            for a in artifacts
+        ],
+    )
+
+
+def _list_releases(client: Client, model: str, where: str, limit: int, output: Format) -> None:
+    from boardwright.cli.output import moment
+    from boardwright.client.references import shorten
+
+    print_messages(
+        client.models.releases(model, where=where, limit=limit),
+        output,
+        ("release", "version", "boards", "made", "description"),
+        lambda r: (
+            shorten(r.name),
+            shorten(r.version),
+            ", ".join(entry.pin.board for entry in r.entries),
+            moment(r.create_time),
+            r.description,
+        ),
+        empty=f"{model} has no releases yet: boardwright release {model}@1/int8",
+    )
+
+
+def _list_boards(client: Client, where: str, output: Format) -> None:
+    print_messages(
+        client.boards.list(where=where),
+        output,
+        ("board", "what", "architecture", "toolchains", "profile", "here"),
+        lambda b: (
+            b.name.removeprefix("boards/"),
+            b.title,
+            b.architecture,
+            ", ".join(b.toolchains),
+            b.quantization_profile.name,
+            "yes" if b.here else "",
+        ),
+        empty="The catalogue is empty.",
+    )
+
+
+def _list_toolchains(client: Client, where: str, output: Format) -> None:
+    print_messages(
+        client.boards.toolchains(),
+        output,
+        ("toolchain", "version", "available", "waits for"),
+        lambda t: (
+            t.name.removeprefix("toolchains/"),
+            t.version,
+            "yes" if t.available else "no",
+            t.waits_for,
+        ),
+        empty="No toolchains.",
+    )
+
+
+def _list_recipes(client: Client, where: str, output: Format) -> None:
+    print_messages(
+        client.recipes.list(),
+        output,
+        ("recipe", "what it does"),
+        lambda r: (r.name.removeprefix("recipes/"), r.description),
+        empty="No recipes.",
+    )
+
+
+_CATALOGUES: dict[str, Callable[[Client, str, Format], None]] = {
+    "boards": _list_boards,
+    "toolchains": _list_toolchains,
+    "recipes": _list_recipes,
+}
+
+
+def lineage(
+    context: typer.Context,
+    reference: Annotated[str, typer.Argument(help="digits@3/int8, digits@r2, or a digest.")],
+    direction: Annotated[str, typer.Option(help="ancestors, descendants or both.")] = "ancestors",
+    depth: Annotated[int, typer.Option(help="How many edges away at most.")] = 10,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show what something was made of, or went into.
+
+    \b
+    Example:
+      boardwright lineage digits@production
+    """
+    from boardwright.cli.tree import print_tree
+
+    if direction not in ("ancestors", "descendants", "both"):
+        raise typer.BadParameter("use ancestors, descendants or both", param_hint="--direction")
+    with client_of(context) as client:
+        graph = client.models.lineage(reference, direction=direction, depth=depth)
+        root = client.models.resolve(reference)
+    if output is Format.JSON:
+        print_json(document(graph))
+        return
+    print_tree(graph, root, up=direction != "descendants")
+    if graph.truncated:
+        say("There is more: raise --depth.")
+
+
+def history(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Id of the model.")],
+    audit: Annotated[bool, typer.Option(help="Every call on the project instead, with who made it.")] = False,
+    where: Annotated[str, typer.Option("--filter", help='For example: stage = "production".')] = "",
+    limit: Annotated[int, typer.Option(help="At most so many; 0 for all.")] = 50,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show every change of a model's stages, with who, when and why.
+
+    \b
+    Example:
+      boardwright history digits
+    """
+    from boardwright.cli.output import moment, state
+    from boardwright.client.references import shorten
+
+    with client_of(context) as client:
+        if audit:
+            print_messages(
+                client.models.audit(where=where, limit=limit),
+                output,
+                ("when", "who", "through", "did", "on", "why"),
+                lambda e: (
+                    moment(e.create_time),
+                    e.actor,
+                    e.service,
+                    e.method,
+                    shorten(e.resource),
+                    e.reason,
+                ),
+                empty="Nothing has happened yet.",
+            )
+            return
+        client.models.get(model)  # an unknown model is refused, not an empty history
+        print_messages(
+            client.models.history(model, where=where, limit=limit),
+            output,
+            ("when", "stage", "what", "release", "before", "who", "why"),
+            lambda p: (
+                moment(p.create_time),
+                p.stage.rpartition("/")[2],
+                state(p, "kind"),
+                shorten(p.release),
+                shorten(p.previous_release) if p.previous_release else "",
+                p.actor,
+                p.reason,
+            ),
+            empty=f"No release of {model} was promoted yet: boardwright promote {model} development",
+        )

@@ -1,0 +1,146 @@
+"""Tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+M = TypeVar("M", bound="Message")
+
+_UNLIMITED_WIDTH = 10_000
+
+
+class Format(StrEnum):
+    """How a command prints its result."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def document(message: Message) -> dict[str, Any]:
+    """A message as JSON; fields that hold JSON text (`spec_json`) are opened up."""
+    from boardwright.rpc.documents import to_document
+
+    opened: dict[str, Any] = _opened(to_document(message))
+    return opened
+
+
+def _opened(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_opened(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    held: dict[str, Any] = {}
+    for key, item in value.items():
+        if key.endswith("_json") and isinstance(item, str):
+            held[key.removesuffix("_json")] = json.loads(item) if item else None
+        else:
+            held[key] = _opened(item)
+    return held
+
+
+def print_message(message: Message, output: Format, rows: Iterable[tuple[str, str]]) -> None:
+    """Print one resource: as JSON, or the given rows of name and value."""
+    if output is Format.JSON:
+        print_json(document(message))
+    else:
+        print_details(rows)
+
+
+def print_messages(
+    messages: Iterable[M],
+    output: Format,
+    columns: Sequence[str],
+    row: Callable[[M], Sequence[str]],
+    *,
+    empty: str,
+) -> None:
+    """Print a list: as a JSON array, or a table with `row(message)` for each; `empty` when there is none."""
+    if output is Format.JSON:
+        print_json([document(message) for message in messages])
+        return
+    rows = [row(message) for message in messages]
+    if rows:
+        print_table(columns, rows)
+    else:
+        say(empty)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
+    """Print a table. Columns whose name begins with ">" are aligned to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_escaped(cell) for cell in row))
+    width = None if sys.stdout.isatty() else _UNLIMITED_WIDTH
+    Console(width=width, highlight=False).print(table)
+
+
+def print_details(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values below one another; empty values are left out."""
+    shown = [(name, value) for name, value in rows if value]
+    widest = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        lines = value.split("\n")
+        sys.stdout.write(f"{name:<{widest}}  {lines[0]}\n")
+        for line in lines[1:]:
+            sys.stdout.write(f"{'':<{widest}}  {line}\n")
+
+
+def say(text: str) -> None:
+    """Tell a person something that is not the result: on standard error."""
+    sys.stderr.write(text + "\n")
+
+
+def _escaped(cell: str) -> str:
+    from rich.markup import escape
+
+    return escape(cell)
+
+
+def moment(timestamp: Timestamp) -> str:
+    """A timestamp in local time, "" when unset."""
+    if not timestamp.seconds:
+        return ""
+    return timestamp.ToDatetime().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(size_bytes: float) -> str:
+    """A size in the unit that suits it: "12.3 kB"."""
+    value = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def state(message: Message, field: str = "state") -> str:
+    """An enum field in words: STATE_RUNNING → "running"."""
+    descriptor: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
+    name = str(descriptor.values_by_number[getattr(message, field)].name)
+    prefix = field.upper() + "_"
+    return name.removeprefix(prefix).lower().replace("_", " ")

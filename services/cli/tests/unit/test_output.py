@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from boardwright.api.jobs.v1 import jobs_pb2
+from boardwright.cli import output
+from boardwright.cli.__main__ import exit_code
+from boardwright.rpc import errors
+
+
+def test_json_fields_are_opened_up() -> None:
+    job = jobs_pb2.Job(name="j", spec_json='{"a": [1]}', state=jobs_pb2.Job.STATE_RUNNING, revision=2**40)
+    document = output.document(job)
+    assert document["spec"] == {"a": [1]}
+    assert document["state"] == "STATE_RUNNING"
+    assert document["revision"] == 2**40
+    assert json.loads(json.dumps(document)) == document
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (12_345, "12.3 kB"), (7.5e6, "7.5 MB"), (2e12, "2.0 TB")],
+)
+def test_sizes_read_well(size_bytes: float, text: str) -> None:
+    assert output.size(size_bytes) == text
+
+
+def test_states_in_words() -> None:
+    assert output.state(jobs_pb2.Job(state=jobs_pb2.Job.STATE_SUCCEEDED)) == "succeeded"
+
+
+def test_a_table_is_not_cut_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "x" * 300
+    output.print_table(("a", ">b"), [(long, "[red]1[/red]")])
+    printed = capsys.readouterr().out
+    assert long in printed
+    assert "[red]1[/red]" in printed  # what comes from outside is never markup
+
+
+def test_details_leave_empty_values_out(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_details([("name", "a\nb"), ("nothing", ""), ("x", "1")])
+    assert capsys.readouterr().out == "name  a\n      b\nx     1\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidArgument("FIELD_INVALID", ""), 2),
+        (errors.NotFound("MODEL_NOT_FOUND", ""), 3),
+        (errors.FailedPrecondition("GATE_REFUSED", ""), 3),
+        (errors.PermissionDenied("PERMISSION_MISSING", ""), 3),
+        (errors.ResourceExhausted("STORE_FULL", ""), 3),
+        (errors.Unavailable("SERVICE_UNAVAILABLE", ""), 4),
+        (errors.DeadlineExceeded("DEADLINE_EXCEEDED", ""), 4),
+        (errors.Internal("INTERNAL", ""), 1),
+    ],
+)
+def test_errors_become_exit_codes(error: errors.BoardwrightError, code: int) -> None:
+    assert exit_code(error) == code
