@@ -36,6 +36,7 @@ class _PlannedStep:
     makes_variant: bool
     profile: str
     dataset: str
+    measures: Sequence[str] = ("accuracy", "parity")  # of jobs planned before the plan named them
 
 
 class Publisher:
@@ -73,7 +74,7 @@ class Publisher:
                 size = {"size_bytes": float(outcome.outputs[MODEL].size_bytes)}
                 measured = [NewMeasurement("size", size, "", outcome.record, {})]
             else:
-                measured = evaluation_measurements(planned.dataset, outcome)
+                measured = measurements(planned.measures, planned.dataset, outcome)
             for measurement in measured:
                 made.append(
                     await self._registry.create_measurement(
@@ -160,18 +161,17 @@ def request_id(record_digest: str, parent: str, what: str) -> str:
     return hashlib.sha256("\0".join((record_digest, parent, what)).encode()).hexdigest()
 
 
-def evaluation_measurements(dataset: str, outcome: StepOutcome) -> list[NewMeasurement]:
-    """Return what an evaluate step measured: accuracy, and parity with the baseline apart from it."""
+def measurements(kinds: Sequence[str], dataset: str, outcome: StepOutcome) -> list[NewMeasurement]:
+    """Return the figures of these kinds among a step's values: accuracy, and parity apart from it."""
     values: Mapping[str, Any] = outcome.values
-    samples = {"samples": float(values["samples"])}
     found = []
-    for kind in ("accuracy", "parity"):
+    for kind in kinds:
         figures: Mapping[str, float] = values.get(kind) or {}
         if figures:
             found.append(
                 NewMeasurement(
                     kind,
-                    {**figures, **samples},
+                    {**figures, "samples": float(values["samples"])},
                     dataset,
                     outcome.record,
                     {"information": values.get("information", {})},

@@ -19,6 +19,7 @@ from boardwright.compiler.domain.plan import (
     Given,
     PlannedStep,
     Subject,
+    Teacher,
     plan,
 )
 from boardwright.compiler.domain.profiles import BoardProfile
@@ -40,7 +41,7 @@ from boardwright.rpc.errors import FailedPrecondition, InvalidArgument
 from boardwright.rpc.names import NameTemplate
 
 JOB = NameTemplate("projects/{project}/compileJobs/{job}")
-ROLES = tuple(sorted({role for kind in PASSES.values() for role in kind.datasets}))
+ROLES = tuple(sorted({role for kind in PASSES.values() for role in kind.datasets + kind.optional_datasets}))
 BUILDER_LABEL, BUILDER_ARGUMENTS_LABEL = "network-builder", "network-builder-arguments"
 
 _MANIFEST_SCHEMA = "dataset/1"
@@ -151,6 +152,23 @@ class CompilerService:
             import_parameters=await self._import_parameters(request, recipe, version, inputs),
             datasets=await self._read_datasets(request, recipe),
             profiles=await self._profiles(request),
+            teachers={name: await self._teacher(name, request) for name in sorted(recipe.teachers)},
+        )
+
+    async def _teacher(self, name: str, request: CompileRequest) -> Teacher:
+        """Read the version that a recipe names as ``MODEL@NUMBER``, in the project of the request."""
+        model, _, number = name.partition("@")
+        if not model or not number.isdecimal():
+            raise InvalidArgument(
+                "RECIPE_INVALID", f"the teacher {name!r} is no model version: write MODEL@NUMBER (resnet@3)."
+            )
+        parent = f"projects/{request.project}/models/{model}"
+        version = await self._registry.get_version(f"{parent}/versions/{number}", request.principal)
+        if not version.files:
+            raise FailedPrecondition("CHECKPOINT_MISSING", f"{version.name} holds no file: push it again.")
+        module = next((file for file in version.files[1:] if file.path.endswith(".py")), None)
+        return Teacher(
+            version.files[0].content, import_parameters(version), module.content if module else None
         )
 
     async def _import_parameters(
@@ -215,6 +233,7 @@ class CompilerService:
                     "makes_variant": step.makes_variant,
                     "profile": step.profile,
                     "dataset": step.dataset,
+                    "measures": list(step.measures),
                 }
                 for step in planned
             ],

@@ -1,6 +1,8 @@
 """The passes a recipe may name: what each takes, makes, and is called as a step.
 
-A pass that makes a model makes a Variant; the passes after it work on that Variant until the next one.
+A pass that makes a model makes a Variant; the passes after it work on that Variant until the next one. A pass
+may also give a file (a calibration record, say) to the passes after it that take such a file: it stays with
+the graph it was made from, so the next Variant starts without any.
 """
 
 from __future__ import annotations
@@ -11,28 +13,60 @@ from dataclasses import dataclass
 CHECKPOINT = "checkpoint"
 CALIBRATION = "calibration"
 EVALUATION = "evaluation"
+TRAINING = "training"
 BASELINE = "baseline"
+
+CALIBRATION_RECORD = "calibration-record.json"
+PROTECTION = "protection.json"
+RECOVERED_MODEL = "recovered.onnx"
 
 
 @dataclass(frozen=True, slots=True)
 class PassKind:
     """One kind of pass.
 
-    ``step_kind`` runs it. ``datasets`` names the datasets it reads. ``makes_variant`` is the default name
-    of the Variant it makes, empty for passes that only judge.
+    ``step_kind`` runs it. ``datasets`` names the datasets it reads, ``optional_datasets`` those it reads
+    where the job has them. ``makes_variant`` is the default name of the Variant it makes, empty for passes
+    that make none. ``measures`` names the kinds of Measurement among its values. ``gives`` are outputs that
+    later passes on the same graph may take, ``takes`` those it takes where they are there. ``for_profile``
+    says that its result depends on the board's quantization profile (the parameter ``profile``),
+    ``quantized`` that the Variant it makes serves that profile alone. ``beside_baseline`` gives it the
+    baseline's graph. ``trains`` says that it takes the latest checkpoint and gives a new one.
     """
 
     name: str
     step_kind: str
     datasets: tuple[str, ...] = ()
+    optional_datasets: tuple[str, ...] = ()
     makes_variant: str = ""
+    measures: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    for_profile: bool = False
+    quantized: bool = False
+    beside_baseline: bool = False
+    trains: bool = False
 
 
 PASSES: Mapping[str, PassKind] = {
     kind.name: kind
     for kind in (
         PassKind("import", "compile/import", makes_variant=BASELINE),
-        PassKind("quantize", "compile/quantize", datasets=(CALIBRATION,), makes_variant="int8"),
-        PassKind("evaluate", "compile/evaluate", datasets=(EVALUATION,)),
+        PassKind(
+            "quantize",
+            "compile/quantize",
+            datasets=(CALIBRATION,),
+            makes_variant="int8",
+            takes=(CALIBRATION_RECORD, PROTECTION, RECOVERED_MODEL),
+            for_profile=True,
+            quantized=True,
+        ),
+        PassKind(
+            "evaluate",
+            "compile/evaluate",
+            datasets=(EVALUATION,),
+            measures=("accuracy", "parity"),
+            beside_baseline=True,
+        ),
     )
 }

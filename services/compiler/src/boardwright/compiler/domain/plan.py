@@ -48,11 +48,21 @@ class DatasetContent:
 
 
 @dataclass(frozen=True, slots=True)
+class Teacher:
+    """Another ModelVersion that a pass learns from: its checkpoint, as ``import`` would be told of it."""
+
+    checkpoint: Given
+    import_parameters: Mapping[str, Any]
+    module: Given | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """What a recipe is run on.
 
     ``import_parameters`` describe the checkpoint (format, declared specs, builder). ``datasets`` are keyed by
-    what they are for (``calibration``, ``evaluation``). ``profiles`` are those of the boards, at least one.
+    what they are for (``calibration``, ``evaluation``, ``training``). ``profiles`` are those of the boards,
+    at least one. ``teachers`` are keyed as the recipe names them.
     """
 
     checkpoint: Given
@@ -60,6 +70,7 @@ class Subject:
     datasets: Mapping[str, DatasetContent] = field(default_factory=dict)
     module: Given | None = None
     profiles: tuple[BoardProfile, ...] = (BoardProfile("x86-vnni"),)
+    teachers: Mapping[str, Teacher] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,8 @@ class PlannedStep:
     """One step: what runs it, with which parameters, on which inputs.
 
     ``variant`` is made or judged by it; ``profile`` is the quantization profile that this Variant serves,
-    empty for a float graph. ``dataset`` is the name of the dataset version it reads.
+    empty for a float graph. ``dataset`` is the name of the dataset version it reads, ``measures`` the kinds
+    of Measurement among its values.
     """
 
     name: str
@@ -78,29 +90,47 @@ class PlannedStep:
     inputs: Mapping[str, Given | FromStep]
     profile: str = ""
     dataset: str = ""
+    measures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A Variant on the way: its graph, its id in the registry, and what belongs to it.
+
+    ``profile`` is the quantization profile it serves. ``checkpoint`` and ``module`` are what training starts
+    from; ``files`` what earlier passes found out about this very graph.
+    """
+
+    model: FromStep
+    id: str
+    profile: str = ""
+    checkpoint: Mapping[str, Given | FromStep] = field(default_factory=dict)
+    files: Mapping[str, FromStep] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Branch:
     """The Variants made so far for one profile, by the name that the recipe gives them."""
 
-    models: dict[str, FromStep] = field(default_factory=dict)
-    ids: dict[str, str] = field(default_factory=dict)
-    profiles: dict[str, str] = field(default_factory=dict)
+    variants: dict[str, _Made]
     latest: str = BASELINE
+
+    def source_of(self, entry: Pass) -> str:
+        """Return the recipe's name of the Variant that a pass starts from, or judges."""
+        if not entry.makes_variant:
+            return entry.variant
+        return entry.source or self.latest
 
 
 def plan(recipe: Recipe, subject: Subject) -> tuple[PlannedStep, ...]:
     """Return the steps of ``recipe`` on ``subject``, each after those it needs.
 
     Raises:
-        RecipeError: DATASET_MISSING, when a pass reads a dataset that was not given.
+        RecipeError: DATASET_MISSING, when a pass reads a dataset that was not given; TEACHER_MISSING.
     """
     steps: dict[str, PlannedStep] = {_IMPORT: _import_step(recipe.passes[0], subject)}
-    branches = []
-    for _ in subject.profiles:
-        branch = _Branch({BASELINE: FromStep(_IMPORT, MODEL)}, {BASELINE: BASELINE}, {BASELINE: ""})
-        branches.append(branch)
+    started = _Made(FromStep(_IMPORT, MODEL), BASELINE, checkpoint=_checkpoint(subject))
+    branches = [_Branch({BASELINE: started}) for _ in subject.profiles]
     for number, entry in enumerate(recipe.passes[1:], start=1):
         for profile, branch in zip(subject.profiles, branches, strict=True):
             step = _step(entry, profile, branch, subject)
@@ -108,55 +138,88 @@ def plan(recipe: Recipe, subject: Subject) -> tuple[PlannedStep, ...]:
             if known is not None and known != step:
                 step = replace(step, name=f"{step.name}-{number}")
             steps[step.name] = step
-            if entry.makes_variant:
-                _remember(branch, entry, step)
+            _remember(branch, entry, step)
     return tuple(steps.values())
 
 
 def _remember(branch: _Branch, entry: Pass, step: PlannedStep) -> None:
-    branch.models[entry.variant] = FromStep(step.name, MODEL)
-    branch.ids[entry.variant] = step.variant
-    branch.profiles[entry.variant] = step.profile
+    kind = PASSES[entry.name]
+    source = branch.variants[branch.source_of(entry)]
+    given = {name: FromStep(step.name, name) for name in kind.gives}
+    if not entry.makes_variant:
+        branch.variants[entry.variant] = replace(source, files={**source.files, **given})
+        return
+    checkpoint = {CHECKPOINT: FromStep(step.name, CHECKPOINT)} if kind.trains else source.checkpoint
+    branch.variants[entry.variant] = _Made(
+        FromStep(step.name, MODEL), step.variant, step.profile, checkpoint, given
+    )
     branch.latest = entry.variant
 
 
 def _step(entry: Pass, profile: BoardProfile, branch: _Branch, subject: Subject) -> PlannedStep:
     kind = PASSES[entry.name]
     parameters = dict(entry.parameters)
-    if entry.makes_variant:
-        source = branch.latest
-        serves, variant = branch.profiles[source], entry.variant
-        if entry.name == "quantize":
-            serves = _own_profile(entry) or profile.name
-            if "profile" not in parameters:
-                parameters["profile"] = profile.parameter
-                variant = _for_profile(entry.variant, profile, subject)
-        elif branch.ids[source] != source:
-            variant = _for_profile(entry.variant, profile, subject)
-    else:
-        source = entry.variant
-        serves, variant = branch.profiles[source], branch.ids[source]
+    source = branch.variants[branch.source_of(entry)]
+    serves, variant = source.profile, entry.variant if entry.makes_variant else source.id
+    own = kind.for_profile and "profile" not in parameters
+    if own:
+        parameters["profile"] = profile.parameter
+    if kind.quantized:
+        serves = _own_profile(entry) or profile.name
+    if entry.makes_variant and (own or source.id != branch.source_of(entry)):
+        variant = _for_profile(entry.variant, profile, subject)
     inputs: dict[str, Given | FromStep] = {
-        MODEL: branch.models[source],
+        MODEL: source.model,
         INPUT_SPEC: FromStep(_IMPORT, INPUT_SPEC),
         OUTPUT_SPEC: FromStep(_IMPORT, OUTPUT_SPEC),
+        **{name: source.files[name] for name in kind.takes if name in source.files},
     }
-    if entry.name == "evaluate" and source != BASELINE:
-        inputs[BASELINE_MODEL] = branch.models[BASELINE]
+    if kind.beside_baseline and source.id != BASELINE:
+        inputs[BASELINE_MODEL] = branch.variants[BASELINE].model
+    if kind.trains:
+        inputs.update(source.checkpoint)
+        parameters["import"] = dict(subject.import_parameters)
+    _add_teacher(entry, subject, inputs, parameters)
     dataset = ""
-    for role in kind.datasets:
+    for role in _roles(entry, subject):
         inputs.update(_dataset_inputs(entry, role, subject))
         dataset = subject.datasets[role].name
+    name = f"{entry.name}-{variant}"
+    if own and not entry.makes_variant and len(subject.profiles) > 1 and not source.profile:
+        name = f"{name}-{profile.id}"
     return PlannedStep(
-        f"{entry.name}-{variant}",
-        kind.step_kind,
-        variant,
-        entry.makes_variant,
-        parameters,
-        inputs,
-        serves,
-        dataset,
+        name, kind.step_kind, variant, entry.makes_variant, parameters, inputs, serves, dataset, kind.measures
     )
+
+
+def _roles(entry: Pass, subject: Subject) -> tuple[str, ...]:
+    kind = PASSES[entry.name]
+    return kind.datasets + tuple(role for role in kind.optional_datasets if role in subject.datasets)
+
+
+def _checkpoint(subject: Subject) -> dict[str, Given | FromStep]:
+    found: dict[str, Given | FromStep] = {CHECKPOINT: subject.checkpoint}
+    if subject.module is not None:
+        found[NETWORK_MODULE] = subject.module
+    return found
+
+
+def _add_teacher(
+    entry: Pass, subject: Subject, inputs: dict[str, Given | FromStep], parameters: dict[str, Any]
+) -> None:
+    """Give the pass the checkpoint of the teacher that it names, and tell it how to import that."""
+    wanted = entry.parameters.get("teacher")
+    if not wanted:
+        return
+    teacher = subject.teachers.get(str(wanted))
+    if teacher is None:
+        raise RecipeError(
+            "TEACHER_MISSING", f"there is no model version {wanted!r} to learn from.", entry.line
+        )
+    inputs["teacher"] = teacher.checkpoint
+    if teacher.module is not None:
+        inputs["teacher-module"] = teacher.module
+    parameters["teacher_import"] = dict(teacher.import_parameters)
 
 
 def _for_profile(variant: str, profile: BoardProfile, subject: Subject) -> str:
@@ -169,11 +232,9 @@ def _own_profile(entry: Pass) -> str:
 
 
 def _import_step(entry: Pass, subject: Subject) -> PlannedStep:
-    inputs: dict[str, Given | FromStep] = {CHECKPOINT: subject.checkpoint}
-    if subject.module is not None:
-        inputs[NETWORK_MODULE] = subject.module
     parameters = {**entry.parameters, **subject.import_parameters}
-    return PlannedStep(_IMPORT, PASSES["import"].step_kind, entry.variant, True, parameters, inputs)
+    kind = PASSES["import"].step_kind
+    return PlannedStep(_IMPORT, kind, entry.variant, True, parameters, _checkpoint(subject))
 
 
 def _dataset_inputs(entry: Pass, role: str, subject: Subject) -> dict[str, Given]:

@@ -25,12 +25,16 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One entry of a recipe. ``variant`` is what it makes, or what it judges. ``line`` is where it stands."""
+    """One entry of a recipe. ``variant`` is what it makes, or what it judges. ``line`` is where it stands.
+
+    ``source`` (``from`` in YAML) is the Variant that it starts from; empty for the one made last.
+    """
 
     name: str
     variant: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     line: int = 0
+    source: str = ""
 
     @property
     def makes_variant(self) -> bool:
@@ -49,8 +53,15 @@ class Recipe:
 
     @property
     def datasets(self) -> frozenset[str]:
-        """The datasets that the recipe's passes read."""
-        return frozenset(dataset for step in self.passes for dataset in PASSES[step.name].datasets)
+        """The datasets that the recipe's passes read, those they can do without included."""
+        kinds = [PASSES[step.name] for step in self.passes]
+        return frozenset(role for kind in kinds for role in kind.datasets + kind.optional_datasets)
+
+    @property
+    def teachers(self) -> frozenset[str]:
+        """The model versions that passes learn from, as the recipe names them (``resnet@3``)."""
+        named = (step.parameters.get("teacher") for step in self.passes)
+        return frozenset(str(teacher) for teacher in named if teacher)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -78,6 +89,13 @@ def check_order(passes: tuple[Pass, ...]) -> None:
             raise RecipeError(
                 "RECIPE_VARIANT_REPEATED",
                 f"the variant {step.variant!r} is made twice: give this pass a variant name of its own.",
+                step.line,
+            )
+        if step.source and step.source not in made:
+            raise RecipeError(
+                "RECIPE_ORDER",
+                f"{step.name} starts from the variant {step.source!r}, which no pass before it makes "
+                f"(made so far: {', '.join(sorted(made))}).",
                 step.line,
             )
         if step.makes_variant:

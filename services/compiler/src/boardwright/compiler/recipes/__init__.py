@@ -1,6 +1,6 @@
 """Recipes as YAML: reading with lines, checking against the schema, and those that ship.
 
-- ``schema.json``: the JSON schema, which editors understand too.
+- ``schema.json``: the frame of the JSON schema; ``passes/*.json``: the parameters of each pass.
 - ``reading``: YAML to ``domain.recipe.Recipe``; errors name the line and the nearest known name.
 - ``*.yaml``: the recipes that ship with the compiler.
 """

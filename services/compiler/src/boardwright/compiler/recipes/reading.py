@@ -16,6 +16,7 @@ from boardwright.compiler.recipes.yaml_lines import Path, line_of, load_with_lin
 
 _PACKAGE = "boardwright.compiler.recipes"
 _LEFT_OPEN = frozenset({"profile"})
+_OF_EVERY_PASS = frozenset({"pass", "variant", "from"})
 
 
 def shipped_names() -> tuple[str, ...]:
@@ -39,11 +40,27 @@ def read_shipped(name: str) -> Recipe:
     return parse_recipe(importlib.resources.files(_PACKAGE).joinpath(f"{name}.yaml").read_text("utf-8"))
 
 
+@cache
 def recipe_schema() -> dict[str, Any]:
-    """Return the JSON schema of recipes (draft 2020-12)."""
-    schema: dict[str, Any] = json.loads(
-        importlib.resources.files(_PACKAGE).joinpath("schema.json").read_text("utf-8")
-    )
+    """Return the JSON schema of recipes (draft 2020-12): the frame, and one definition per pass."""
+    package = importlib.resources.files(_PACKAGE)
+    schema: dict[str, Any] = json.loads(package.joinpath("schema.json").read_text("utf-8"))
+    names = sorted(PASSES)
+    schema["properties"]["passes"]["items"] |= {
+        "properties": {"pass": {"enum": names}},
+        "allOf": [
+            {"if": {"properties": {"pass": {"const": name}}}, "then": {"$ref": f"#/$defs/{name}"}}
+            for name in names
+        ],
+    }
+    for name in names:
+        declared = json.loads(package.joinpath("passes", f"{name}.json").read_text("utf-8"))
+        variant = {"const": BASELINE} if name == "import" else {"$ref": "#/$defs/variant"}
+        properties = {"pass": True, "variant": variant}
+        if PASSES[name].makes_variant and name != "import":
+            properties["from"] = {"$ref": "#/$defs/source"}
+        properties |= declared["properties"]
+        schema["$defs"][name] = {**declared, "additionalProperties": False, "properties": properties}
     return schema
 
 
@@ -79,7 +96,8 @@ def spell_out(recipe: Recipe) -> str:
         written = {
             name: value for name, value in defaults.items() if name in known and name not in _LEFT_OPEN
         }
-        passes.append({"pass": step.name, "variant": step.variant, **written, **step.parameters})
+        source = {"from": step.source} if step.source else {}
+        passes.append({"pass": step.name, "variant": step.variant, **source, **written, **step.parameters})
     document = {"version": 1, "name": recipe.name, "description": recipe.description, "passes": passes}
     text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     return text
@@ -93,8 +111,9 @@ def _passes(entries: list[dict[str, Any]], lines: Mapping[Path, int]) -> tuple[P
         variant = str(entry.get("variant") or kind.makes_variant or latest)
         if kind.makes_variant:
             latest = variant
-        parameters = {key: value for key, value in entry.items() if key not in ("pass", "variant")}
-        passes.append(Pass(kind.name, variant, parameters, line_of(("passes", number), lines)))
+        parameters = {key: value for key, value in entry.items() if key not in _OF_EVERY_PASS}
+        line = line_of(("passes", number), lines)
+        passes.append(Pass(kind.name, variant, parameters, line, str(entry.get("from", ""))))
     return tuple(passes)
 
 
