@@ -21,6 +21,18 @@ def test_every_shipped_recipe_is_valid_and_named_like_its_file(name):
     assert read_shipped(name).name == name
 
 
+def test_what_optimize_tries_begins_with_the_baseline_and_names_recipes_before_it():
+    rungs = {name: read_shipped(name).rung for name in shipped_names()}
+    tried = sorted((rung.order, name) for name, rung in rungs.items() if rung is not None)
+    assert len({order for order, _ in tried}) == len(tried)
+    assert tried[0][1] == "baseline"
+    place = {name: number for number, (_, name) in enumerate(tried)}
+    for _, name in tried:
+        rung = rungs[name]
+        assert all(place[other] < place[name] for other in rung.no_faster_than + rung.no_more_accurate_than)
+        assert read_shipped(name).passes[-1].name == "evaluate"
+
+
 def test_the_schema_is_a_schema_and_knows_every_pass():
     schema = recipe_schema()
     Draft202012Validator.check_schema(schema)
@@ -95,10 +107,12 @@ def test_a_recipe_spelled_out_is_the_same_recipe_with_its_defaults(name):
     assert [(step.name, step.variant) for step in found.passes] == [
         (step.name, step.variant) for step in read_shipped(name).passes
     ]
-    for step in found.passes:
+    for step, written in zip(found.passes, read_shipped(name).passes, strict=True):
         if step.name == "quantize":
-            assert (step.parameters["samples"], step.parameters["protect"]) == (300, True)
-            assert "profile" not in step.parameters
+            defaults = {"samples": 300, "protect": True, **written.parameters}
+            assert {key: step.parameters[key] for key in defaults} == defaults
+            assert ("profile" in step.parameters) == ("profile" in written.parameters)
+    assert found.rung == read_shipped(name).rung
 
 
 def test_yaml_that_would_build_objects_builds_nothing():

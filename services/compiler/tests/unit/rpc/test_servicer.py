@@ -25,6 +25,10 @@ async def test_the_shipped_recipes_are_listed_with_their_text_and_digest(service
         assert recipe.digest.startswith("sha256:")
         checked = await servicer.ValidateRecipe(pb.ValidateRecipeRequest(yaml=recipe.yaml), None)
         assert checked.recipe.digest == recipe.digest
+        assert checked.recipe.rung == recipe.rung and checked.recipe.variants[0] == "baseline"
+    default = next(recipe for recipe in answer.recipes if recipe.name == "recipes/default")
+    assert (default.datasets, default.variants) == (["calibration", "evaluation"], ["baseline", "int8"])
+    assert default.rung.no_more_accurate_than == ["baseline"]
 
 
 async def test_a_wrong_recipe_is_refused_with_its_line(servicer):

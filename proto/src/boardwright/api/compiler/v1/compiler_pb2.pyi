@@ -31,11 +31,28 @@ class Recipe(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     YAML_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    RUNG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"recipes/{recipe}" for those that ship; empty for a user's own."""
     description: _builtins.str
     yaml: _builtins.str
     digest: _builtins.str
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Roles of the datasets that its passes cannot do without: "calibration", "evaluation"."""
+
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The variants it makes, in order, as it names them; the first is "baseline". A version that holds another
+        variant of that name gets it under a longer one.
+        """
+
+    @_builtins.property
+    def rung(self) -> Global___Rung:
+        """When `optimize` tries the recipe; absent for one that it tries only by name."""
+
     def __init__(
         self,
         *,
@@ -43,14 +60,53 @@ class Recipe(_message.Message):
         description: _builtins.str = ...,
         yaml: _builtins.str = ...,
         digest: _builtins.str = ...,
+        datasets: _abc.Iterable[_builtins.str] | None = ...,
+        variants: _abc.Iterable[_builtins.str] | None = ...,
+        rung: Global___Rung | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rung", b"rung"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "digest", b"digest", "name", b"name", "yaml", b"yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "description", b"description", "digest", b"digest", "name", b"name", "rung", b"rung", "variants", b"variants", "yaml", b"yaml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Recipe: _TypeAlias = Recipe  # noqa: Y015
+
+@_typing.final
+class Rung(_message.Message):
+    """A recipe's place among those that are tried one after the other until a variant is good enough."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    NO_FASTER_THAN_FIELD_NUMBER: _builtins.int
+    NO_MORE_ACCURATE_THAN_FIELD_NUMBER: _builtins.int
+    order: _builtins.int
+    """Recipes are tried from the lowest to the highest: cheap ones first."""
+    @_builtins.property
+    def no_faster_than(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of recipes whose last variant is at least as fast as this one's. If one of those is too slow already,
+        this recipe need not be tried.
+        """
+
+    @_builtins.property
+    def no_more_accurate_than(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of recipes whose last variant is at least as accurate as this one's, likewise."""
+
+    def __init__(
+        self,
+        *,
+        order: _builtins.int = ...,
+        no_faster_than: _abc.Iterable[_builtins.str] | None = ...,
+        no_more_accurate_than: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_faster_than", b"no_faster_than", "no_more_accurate_than", b"no_more_accurate_than", "order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rung: _TypeAlias = Rung  # noqa: Y015
 
 @_typing.final
 class CreateCompileJobRequest(_message.Message):

@@ -43,6 +43,19 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
+class Rung:
+    """A recipe's place among those that ``optimize`` tries, from the lowest ``order`` to the highest.
+
+    The others are names of recipes: those whose last Variant is at least as fast, or as accurate, as this
+    one's. When one of them is too slow, or too inaccurate, this recipe need not be tried.
+    """
+
+    order: int
+    no_faster_than: tuple[str, ...] = ()
+    no_more_accurate_than: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A checked recipe. ``text`` is the YAML it was read from, kept with the job."""
 
@@ -50,12 +63,18 @@ class Recipe:
     description: str
     passes: tuple[Pass, ...]
     text: str = ""
+    rung: Rung | None = None
 
     @property
     def datasets(self) -> frozenset[str]:
         """The datasets that the recipe's passes read, those they can do without included."""
         kinds = [PASSES[step.name] for step in self.passes]
         return frozenset(role for kind in kinds for role in kind.datasets + kind.optional_datasets)
+
+    @property
+    def needed_datasets(self) -> frozenset[str]:
+        """The datasets that the recipe's passes cannot do without."""
+        return frozenset(role for step in self.passes for role in PASSES[step.name].datasets)
 
     @property
     def teachers(self) -> frozenset[str]:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from boardwright.compiler.domain.passes import BASELINE, PASSES
-from boardwright.compiler.domain.recipe import Pass, Recipe, RecipeError, check_order
+from boardwright.compiler.domain.recipe import Pass, Recipe, RecipeError, Rung, check_order
 from boardwright.compiler.kinds import KINDS
 from boardwright.compiler.recipes.yaml_lines import Path, line_of, load_with_lines
 
@@ -78,7 +78,8 @@ def parse_recipe(text: str) -> Recipe:
     _check_schema(document, lines)
     passes = _passes(document["passes"], lines)
     check_order(passes)
-    return Recipe(document["name"], str(document.get("description", "")), passes, text)
+    rung = _rung(document["optimize"]) if "optimize" in document else None
+    return Recipe(document["name"], str(document.get("description", "")), passes, text, rung)
 
 
 def spell_out(recipe: Recipe) -> str:
@@ -98,9 +99,25 @@ def spell_out(recipe: Recipe) -> str:
         }
         source = {"from": step.source} if step.source else {}
         passes.append({"pass": step.name, "variant": step.variant, **source, **written, **step.parameters})
-    document = {"version": 1, "name": recipe.name, "description": recipe.description, "passes": passes}
+    document: dict[str, Any] = {"version": 1, "name": recipe.name, "description": recipe.description}
+    if recipe.rung is not None:
+        rung = {
+            "order": recipe.rung.order,
+            "no_faster_than": list(recipe.rung.no_faster_than),
+            "no_more_accurate_than": list(recipe.rung.no_more_accurate_than),
+        }
+        document["optimize"] = {name: value for name, value in rung.items() if value}
+    document["passes"] = passes
     text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     return text
+
+
+def _rung(written: Mapping[str, Any]) -> Rung:
+    return Rung(
+        int(written["order"]),
+        tuple(written.get("no_faster_than", ())),
+        tuple(written.get("no_more_accurate_than", ())),
+    )
 
 
 def _passes(entries: list[dict[str, Any]], lines: Mapping[Path, int]) -> tuple[Pass, ...]:

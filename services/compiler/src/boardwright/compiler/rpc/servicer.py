@@ -112,6 +112,19 @@ class CompilerServicer(compiler_pb2_grpc.CompilerServicer):
 
 def to_recipe(recipe: Recipe, name: str) -> pb.Recipe:
     """Return the message of a recipe."""
+    rung = recipe.rung
     return pb.Recipe(
-        name=name, description=recipe.description, yaml=recipe.text, digest=recipe_digest(recipe)
+        name=name,
+        description=recipe.description,
+        yaml=recipe.text,
+        digest=recipe_digest(recipe),
+        datasets=sorted(recipe.needed_datasets),
+        variants=recipe.variants,
+        rung=pb.Rung(
+            order=rung.order,
+            no_faster_than=rung.no_faster_than,
+            no_more_accurate_than=rung.no_more_accurate_than,
+        )
+        if rung is not None
+        else None,
     )
