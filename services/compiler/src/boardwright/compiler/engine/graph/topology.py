@@ -45,6 +45,10 @@ class Topology:
         """Return the nodes that read an output of node ``index``."""
         return [consumer for name in self.nodes[index].output for consumer in self._consumers.get(name, [])]
 
+    def readers(self, tensor: str) -> list[int]:
+        """Return the nodes that read ``tensor``."""
+        return self._consumers.get(tensor, [])
+
     def producer_of(self, tensor: str) -> int | None:
         """Return the node that makes ``tensor``, or None for inputs and initializers."""
         return self._producer.get(tensor)

@@ -1,0 +1,95 @@
+"""Rule ``weights``: layers whose channels differ too much for one scale, where the kernels want one scale.
+
+Under a per-tensor scheme a channel whose weights are 1/64 of the largest keeps two of 127 levels. Depthwise
+layers after folded batch norms are like that. Equalisation (pass ``recover``) often heals them and is cheaper
+than floating point: this rule speaks of what is left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.graph.topology import describe
+from boardwright.compiler.engine.protect.exclusion import Exclusion
+from boardwright.compiler.engine.protect.structure import Subject
+from boardwright.compiler.engine.scheme import QuantizationScheme
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    Array = np.ndarray[Any, Any]
+
+_HOPELESS_DB = 6.0
+_HOPELESS_SHARE = 0.25
+_FULL, _REDUCED = 127, 64
+
+
+def find_spread_weights(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[int]]]:
+    """Return the layers of which a quarter of the channels would keep less than 6 dB under one scale."""
+    import numpy as np
+
+    if subject.scheme.per_channel:
+        return []
+    found = []
+    for index in sorted(subject.layers - taken):
+        weight = channels_first(subject, index)
+        if weight is None or weight.shape[0] < 2:
+            continue
+        kept = per_tensor_sqnr_db(weight, subject.scheme)
+        hopeless = kept < _HOPELESS_DB
+        if hopeless.mean() < _HOPELESS_SHARE:
+            continue
+        magnitudes = np.abs(weight).max(axis=1)
+        least = float(magnitudes[magnitudes > 0].min())
+        found.append(
+            (
+                Exclusion(
+                    "weights",
+                    subject.names({index}),
+                    f"{describe(subject.nodes[index])} has {weight.shape[0]} channels whose weights reach "
+                    f"from {least:.3g} to {float(magnitudes.max()):.3g}: under the one scale that "
+                    f"{subject.scheme.label} allows, {int(hopeless.sum())} of them drown in their own "
+                    "rounding. Equalising the layers first (pass recover) may let it be quantized.",
+                ),
+                {index},
+            )
+        )
+    return found
+
+
+def per_tensor_sqnr_db(weight: Array, scheme: QuantizationScheme) -> Array:
+    """Return what each channel of ``weight`` (O, I) keeps under one scale, in decibels; 120 for zero rows."""
+    import numpy as np
+
+    largest = float(np.abs(weight).max())
+    scale = largest / (_REDUCED if scheme.reduce_range else _FULL) if largest > 0 else 1.0
+    signal = np.square(weight.astype(np.float64)).sum(axis=1)
+    noise = np.square(np.rint(weight / scale) * scale - weight.astype(np.float64)).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        decibels = 10 * np.log10(signal / noise)
+    kept: Array = np.where((signal <= 0) | (noise <= 0), 120.0, decibels)
+    return kept
+
+
+def channels_first(subject: Subject, index: int) -> Array | None:
+    """Return a layer's constant weight as (output channels, rest), or None where it is of another form."""
+    node: onnx.NodeProto = subject.nodes[index]
+    name = node.input[1] if len(node.input) > 1 else ""
+    weight = subject.constant(name)
+    if weight is None or weight.dtype.kind != "f" or weight.ndim < 2:
+        return None
+    if node.op_type == "Conv":
+        axis = 0
+    elif node.op_type == "ConvTranspose":
+        axis = 1
+    elif node.op_type == "Gemm":
+        axis = 0 if any(entry.name == "transB" and entry.i for entry in node.attribute) else 1
+    elif node.op_type == "MatMul":
+        axis = weight.ndim - 1
+    else:
+        return None
+    import numpy as np
+
+    rows: Array = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    return rows
