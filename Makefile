@@ -12,7 +12,7 @@ INSTALL_POSTGRESQL ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_INSTALL := $(PIP) install --quiet -c constraints.txt
 MEMBERS := proto shared $(sort $(dir $(wildcard services/*/pyproject.toml)))
-PACKAGES := content database device jobs model rpc samples telemetry toolchains testing \
+PACKAGES := content database device jobs model rpc samples selection telemetry toolchains testing \
             registry calibration compiler builder delivery gateway agent client cli
 
 .DEFAULT_GOAL := help
