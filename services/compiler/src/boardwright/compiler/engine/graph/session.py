@@ -34,11 +34,12 @@ def open_session(
     threads: int = 0,
     level: str = "all",
     optimized_path: Path | None = None,
+    disabled: tuple[str, ...] = (),
 ) -> Any:
     """Return an ``onnxruntime.InferenceSession`` on the CPU.
 
     ``threads`` 0 leaves the runtime's default. ``level`` is ``none``, ``basic`` (hardware-neutral) or
-    ``all``.
+    ``all``. ``disabled`` names optimisations of the runtime that are left out (``ConvBNFusion``).
 
     Raises:
         EngineError: RUNTIME_REFUSED, when the runtime does not accept the graph; its own words are repeated.
@@ -57,9 +58,10 @@ def open_session(
     options.graph_optimization_level = levels[level]
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
+    left_out = {"disabled_optimizers": list(disabled)} if disabled else {}
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], **left_out)
     except Exception as error:  # the runtime's exceptions share no base class of their own
         text = str(error).strip()
         raise EngineError(

@@ -1,0 +1,29 @@
+"""Training of imported graphs: what train-quantized, fine-tune, prune and distill share.
+
+Every training pass works on the imported float ONNX graph, so that all checkpoint formats are served alike.
+
+The contract, in the order in which a pass uses it:
+
+1. ``network.to_torch(model) -> GraphNetwork``: a ``torch.nn.Module`` whose layers are real torch modules
+   (``Conv2d``, ``Linear``, ``BatchNorm2d``…) with trainable parameters. ``network.graph`` is the prepared
+   graph that it was made from (opset 13 or newer, constants folded; batch norms folded into the layers before
+   them unless ``fold_batch_norms=False``). ``network(tensor)`` or ``network({"input": tensor})`` returns a
+   tuple of outputs in the graph's order; any batch size works, whatever the graph's own is.
+   ``network.layer(node_name)`` is the module of a node, ``network.constants[tensor_name]`` a constant that
+   is no layer's (Reshape shapes, Split sizes, anchors): who changes a layer's shape changes these with it.
+   ``network.tensors(inputs, names)`` returns activations by the graph's tensor names beside the outputs.
+   ``network.taps[tensor_name] = function`` passes an activation through ``function`` (a fake quantizer).
+2. ``data.ImageBatches(source, input_spec, DataOptions, seed)``: shuffled, augmented, resampled batches from
+   ``data.SampleList`` (engine ``Sample`` objects) or ``data.DatasetSource`` (a sealed dataset's reader).
+   Anything with ``__len__`` and ``epoch(number) -> Iterator[Batch]`` can stand in for it.
+3. ``objectives``: what is minimised, as ``objective(network, batch)``, which returns a scalar tensor or a
+   mapping of named terms that are summed. ``objectives.from_labels`` and ``objectives.from_teacher`` make the
+   usual ones of the pure functions in ``losses``.
+4. ``loop.train(network, batches, objective, TrainOptions, on_step) -> TrainRecord``: trains in place, keeps
+   the time limit, stops early, and refuses what diverges. The record is the step's account of it.
+5. ``network.to_onnx(network) -> ModelProto``: ``network.graph`` with the trained weights in it, at its own
+   (fixed) batch size.
+
+``options``: TrainOptions and DataOptions, and reading them from a step's parameters. Nothing but
+``options`` may be imported without torch.
+"""
