@@ -80,6 +80,36 @@ QUANTIZE = StepKind(
     requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=3600),
     environment=_graph_environment,
 )
+QUANTIZE_DYNAMIC = StepKind(
+    "compile/quantize-dynamic",
+    version="1",
+    determinism=Determinism.PURE,
+    defaults={
+        "profile": "x86-vnni",
+        "convolutions": False,
+        "exclude": [],
+        "fail_if_information_lost": True,
+    },
+    requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=1800),
+    environment=_graph_environment,
+)
+QUANTIZE_WEIGHTS = StepKind(
+    "compile/quantize-weights",
+    version="1",
+    determinism=Determinism.PURE,
+    defaults={
+        "bits": 4,
+        "block_size": 32,
+        "algorithm": "rtn",
+        "symmetric": False,
+        "integer_compute": False,
+        "samples": 32,
+        "exclude": [],
+        "fail_if_information_lost": True,
+    },
+    requires=Requirements(memory_bytes=6 * GIB, time_limit_seconds=3600),
+    environment=_graph_environment,
+)
 EVALUATE = StepKind(
     "compile/evaluate",
     version="1",
@@ -89,4 +119,13 @@ EVALUATE = StepKind(
     environment=_graph_environment,
 )
 
-KINDS: Mapping[str, StepKind] = {kind.name: kind for kind in (IMPORT, QUANTIZE, EVALUATE)}
+KINDS: Mapping[str, StepKind] = {
+    kind.name: kind
+    for kind in (
+        IMPORT,
+        QUANTIZE,
+        QUANTIZE_DYNAMIC,
+        QUANTIZE_WEIGHTS,
+        EVALUATE,
+    )
+}

@@ -21,7 +21,7 @@ from boardwright.rpc.errors import FailedPrecondition, Unavailable
 if TYPE_CHECKING:
     from boardwright.api.delivery.v1 import delivery_pb2
 
-_DIGITS_BOUNDS = Bounds(accuracy_drop_points=1.0, latency_ms=5.0)
+_DIGITS_BOUNDS = Bounds(accuracy_drop_points=1.0, latency_ms=33.0)
 _OWN_SAMPLES = 300
 _OWN_BOUNDS = Bounds(accuracy_drop_points=5.0, latency_ms=1000.0)
 

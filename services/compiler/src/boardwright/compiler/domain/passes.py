@@ -26,18 +26,20 @@ class PassKind:
     """One kind of pass.
 
     ``step_kind`` runs it. ``datasets`` names the datasets it reads, ``optional_datasets`` those it reads
-    where the job has them. ``makes_variant`` is the default name of the Variant it makes, empty for passes
-    that make none. ``measures`` names the kinds of Measurement among its values. ``gives`` are outputs that
-    later passes on the same graph may take, ``takes`` those it takes where they are there. ``for_profile``
-    says that its result depends on the board's quantization profile (the parameter ``profile``),
-    ``quantized`` that the Variant it makes serves that profile alone. ``beside_baseline`` gives it the
-    baseline's graph. ``trains`` says that it takes the latest checkpoint and gives a new one.
+    where the job has them; of ``needs_one_of``, which are optional ones, it needs any one. ``makes_variant``
+    is the default name of the Variant it makes, empty for passes that make none. ``measures`` names the kinds
+    of Measurement among its values. ``gives`` are outputs that later passes on the same graph may take,
+    ``takes`` those it takes where they are there. ``for_profile`` says that its result depends on the board's
+    quantization profile (the parameter ``profile``), ``quantized`` that the Variant it makes serves that
+    profile alone. ``beside_baseline`` gives it the baseline's graph. ``trains`` says that it takes the latest
+    checkpoint and gives a new one.
     """
 
     name: str
     step_kind: str
     datasets: tuple[str, ...] = ()
     optional_datasets: tuple[str, ...] = ()
+    needs_one_of: tuple[str, ...] = ()
     makes_variant: str = ""
     measures: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
@@ -60,6 +62,20 @@ PASSES: Mapping[str, PassKind] = {
             takes=(CALIBRATION_RECORD, PROTECTION, RECOVERED_MODEL),
             for_profile=True,
             quantized=True,
+        ),
+        PassKind(
+            "quantize-dynamic",
+            "compile/quantize-dynamic",
+            optional_datasets=(CALIBRATION,),
+            makes_variant="int8-dynamic",
+            for_profile=True,
+            quantized=True,
+        ),
+        PassKind(
+            "quantize-weights",
+            "compile/quantize-weights",
+            optional_datasets=(CALIBRATION,),
+            makes_variant="packed",
         ),
         PassKind(
             "evaluate",

@@ -136,6 +136,14 @@ def check_information(
     return evaluate(model, samples, input_spec, output_spec, baseline=baseline).information
 
 
+def optional_finding(request: StepRequest, model: onnx.ModelProto, baseline: onnx.ModelProto) -> Any:
+    """Compare answers of both models as ``check_information`` does, None without a calibration dataset."""
+    if "calibration" not in request.inputs:
+        return None
+    _, input_spec, output_spec = read_model(request)
+    return check_information(model, baseline, open_dataset(request, "calibration"), input_spec, output_spec)
+
+
 def write_model(request: StepRequest, model: onnx.ModelProto) -> OutputFile:
     return write_bytes(request, MODEL, model.SerializeToString(deterministic=True), ONNX_TYPE)
 
