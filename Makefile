@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= .boardwright
+# Tests that run at a time; one file's tests stay together.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # Name an index with CPU builds of torch (TORCH_INDEX=https://…/whl/cpu) where plain pip would take a CUDA build.
 TORCH_INDEX ?=
 # Say INSTALL_POSTGRESQL=yes to let `make test` install Debian's postgresql by apt when you are not root (uses sudo).
@@ -61,7 +63,7 @@ postgresql:
 	else echo "PostgreSQL is not installed: the tests marked 'postgresql' will be skipped (INSTALL_POSTGRESQL=yes installs it)."; fi
 
 test: $(VENV)/.installed-test postgresql ## Every test, with real servers
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(VENV)/.installed-test ## ruff
 	$(BIN)/ruff check .
