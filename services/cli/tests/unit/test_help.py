@@ -29,8 +29,8 @@ COMMANDS = dict(_commands(get_command(app)))
 
 def test_all_commands_are_there() -> None:
     wanted = {
-        "push", "compile", "build", "measure", "release", "promote", "show", "ls", "lineage", "history",
-        "report", "doctor", "login", "up", "status", "down", "demo",
+        "push", "compile", "build", "measure", "optimize", "release", "promote", "show", "ls", "lineage",
+        "history", "report", "doctor", "login", "up", "status", "down", "demo",
     }  # fmt: skip
     groups = {"dataset", "rollout", "fleet", "device", "job", "gate"}
     assert {path[0] for path in COMMANDS} == wanted | groups

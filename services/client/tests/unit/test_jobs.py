@@ -41,7 +41,7 @@ def _job(revision: int, state: Any = pb.Job.STATE_RUNNING, **fields: Any) -> pb.
 
 
 def _jobs(compiler: Compiler) -> Jobs:
-    return Jobs(Connection(compiler), "p")  # type: ignore[arg-type]
+    return Jobs(Connection(compiler), None, "p")  # type: ignore[arg-type]
 
 
 def test_a_broken_watch_goes_on_from_the_last_revision(monkeypatch: pytest.MonkeyPatch) -> None:

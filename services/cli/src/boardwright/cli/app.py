@@ -15,6 +15,7 @@ from boardwright.cli.commands import (
     fleets,
     job,
     looking,
+    optimizing,
     pushing,
     releasing,
     reporting,
@@ -72,6 +73,7 @@ def before(
     boardwright push digits model.onnx --input-spec in.json --task classification
     boardwright compile digits@1 --calibration a --evaluation b   INT8, judged against FP32
     boardwright build digits@1/int8 --board host             an artifact for this machine
+    boardwright optimize digits@1 --max-drop 1 --max-latency-ms 33 …   the cheapest recipe that keeps to it
     boardwright report digits@1                              what it cost and what it gained
     """
     context.obj = Session(data, endpoint, token, project)
@@ -81,6 +83,7 @@ pushing.register(app)
 dataset.register(app)
 compiling.register(app)
 building.register(app)
+optimizing.register(app)
 releasing.register(app)
 rollouts.register(app)
 fleets.register(app)

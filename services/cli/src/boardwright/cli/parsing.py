@@ -37,8 +37,10 @@ def numbers(options: Iterable[str] | None, option: str) -> dict[str, float]:
     return held
 
 
-def datasets(calibration: str | None, evaluation: str | None, more: Iterable[str] | None) -> dict[str, str]:
-    """Datasets by role, from the three options that name them.
+def datasets(
+    calibration: str | None, evaluation: str | None, more: Iterable[str] | None, training: str | None = None
+) -> dict[str, str]:
+    """Datasets by role, from the options that name them.
 
     Raises:
         typer.BadParameter: an entry has no "=".
@@ -48,4 +50,6 @@ def datasets(calibration: str | None, evaluation: str | None, more: Iterable[str
         held["calibration"] = calibration
     if evaluation:
         held["evaluation"] = evaluation
+    if training:
+        held["training"] = training
     return held

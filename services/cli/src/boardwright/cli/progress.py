@@ -54,6 +54,11 @@ class Bars:
         if self._task is not None:
             self._progress.update(self._task, completed=done, total=total or None, description=what)
 
+    def note(self, text: str) -> None:
+        """Write a line that stays."""
+        self.clear()
+        sys.stderr.write(text + "\n")
+
     def clear(self) -> None:
         """Take the bar away."""
         if self._progress is not None:

@@ -3,11 +3,13 @@
     from boardwright.client import Client
     version = Client().push("digits", "model.onnx", input_spec="input.json")
 
-    client.py        Client: the verbs (push, compile, build, measure, release, promote, roll_back)
+    client.py        Client: the verbs (push, compile, build, measure, optimize, release, promote, …)
     pushing.py       what a push uploads and records
     models.py        versions, variants, artifacts, measurements, releases, stages, lineage, history
     datasets.py      samples in, sealed dataset versions out
-    jobs.py          compile and build jobs
+    jobs.py          compile and build jobs, and the files that their steps made
+    optimizing.py    recipes tried from cheap to dear, judged by `boardwright.selection`
+    board_figures.py what a variant costs on a board
     delivery.py      fleets, devices, rollouts
     catalogue.py     boards, toolchains, recipes
     content.py       blobs up and down
@@ -36,12 +38,14 @@ from boardwright.rpc.errors import (
     Unauthenticated,
     Unavailable,
 )
+from boardwright.selection import Constraints, Selection
 
 __all__ = [
     "Aborted",
     "AlreadyExists",
     "BoardwrightError",
     "Client",
+    "Constraints",
     "Credentials",
     "CredentialsMissing",
     "FailedPrecondition",
@@ -50,6 +54,7 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "ResourceExhausted",
+    "Selection",
     "Unauthenticated",
     "Unavailable",
     "find_credentials",

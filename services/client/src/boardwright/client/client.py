@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +22,12 @@ from boardwright.client.datasets import Datasets
 from boardwright.client.delivery import Fleets, Rollouts
 from boardwright.client.jobs import Jobs
 from boardwright.client.models import Models
+from boardwright.client.optimizing import Optimizer, own_recipes, plan_candidates
 from boardwright.client.progress import Progress, silent
 from boardwright.client.provenance import detect_provenance
 from boardwright.client.pushing import BUILDER_LABEL, SpecLike, read_checkpoint
 from boardwright.rpc.errors import AlreadyExists, InvalidArgument, NotFound
+from boardwright.selection import Attempt, Constraints, Selection
 
 
 class Client:
@@ -58,7 +60,7 @@ class Client:
         self.content = Content(self._connection, project)
         self.models = Models(self._connection, project)
         self.datasets = Datasets(self._connection, self.content, project)
-        self.jobs = Jobs(self._connection, project)
+        self.jobs = Jobs(self._connection, self.content, project)
         self.fleets = Fleets(self._connection, project)
         self.rollouts = Rollouts(self._connection, project)
         self.boards = Boards(self._connection)
@@ -283,6 +285,59 @@ class Client:
         with self._trace_of(*request.artifacts[:1]):
             job: jobs_pb2.Job = self._connection.builder.CreateMeasureJob(request)
         return job
+
+    def optimize(
+        self,
+        version: str,
+        constraints: Iterable[Constraints],
+        *,
+        boards: Iterable[str] = ("host",),
+        datasets: Mapping[str, str] | None = None,
+        recipes: Iterable[str | Path] = (),
+        exhaustive: bool = False,
+        retry: bool = False,
+        runs: int = 0,
+        progress: Progress = silent,
+        on_attempt: Callable[[Attempt], None] = lambda _: None,
+    ) -> Selection:
+        """Try recipes from cheap to dear until each set of constraints has its variant on each board.
+
+        Each is compiled, built and, where the board is here, measured; the same call again takes all of it
+        from the caches. A latency is a board's own or unknown.
+
+        Args:
+            version: digits@3, or a full name.
+            constraints: one or more sets, each settled for itself.
+            boards: catalogue names; "host" is the machine that the workers run on.
+            datasets: sealed dataset versions by role; "evaluation" tells what is lost.
+            recipes: try these (names or YAML files) instead of those that come with the compiler.
+            exhaustive: try every recipe and choose the fastest that satisfies, not the cheapest to make.
+            retry: run again what is known to fail.
+            runs: of a measurement; 0 for the service's default.
+            on_attempt: called with what came of each recipe, as soon as it is known.
+
+        Raises:
+            InvalidArgument: DATASET_MISSING, CONSTRAINTS_MISSING, RECIPE_INVALID.
+            NotFound: VERSION_NOT_FOUND, BOARD_NOT_FOUND, DATASET_NOT_FOUND.
+            JobFailed: the checkpoint itself cannot be imported or evaluated.
+        """
+        asked = list(dict.fromkeys(constraints))
+        roles = {role: self.datasets.version(text).name for role, text in (datasets or {}).items()}
+        if not asked:
+            raise InvalidArgument(
+                "CONSTRAINTS_MISSING", "say what the variant must keep to, at least one bound"
+            )
+        if "evaluation" not in roles:
+            raise InvalidArgument(
+                "DATASET_MISSING", "candidates are judged on a labelled dataset: name it for evaluation"
+            )
+        subject = self.models.version(version)
+        found = {board.name: board for board in map(self.boards.get, boards)}
+        plans = plan_candidates(self.recipes.list(), own_recipes(self, recipes), roles)
+        optimizer = Optimizer(
+            self, subject, list(found.values()), roles, runs=runs, retry=retry, progress=progress
+        )
+        return optimizer.run(plans, asked, exhaustive=exhaustive, on_attempt=on_attempt)
 
     def _trace_of(self, *below: str) -> AbstractContextManager[None]:
         """Continue the trace of the version that something of this name lies below."""

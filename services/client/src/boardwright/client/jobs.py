@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from boardwright.api.jobs.v1 import jobs_pb2 as pb
 from boardwright.client import references
 from boardwright.client.connection import Connection, Stub, every_page
+from boardwright.client.content import Content
 from boardwright.client.progress import Progress, silent
-from boardwright.rpc.errors import FailedPrecondition, InvalidArgument, Unavailable
+from boardwright.rpc.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 
 ENDED = (pb.Job.STATE_SUCCEEDED, pb.Job.STATE_FAILED, pb.Job.STATE_CANCELLED)
 _RECONNECT_SECONDS = 30.0
@@ -36,11 +40,24 @@ class JobFailed(FailedPrecondition):
         self.job = job
 
 
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """A file that a step made, as a blob of the project."""
+
+    step: str
+    kind: str
+    name: str
+    digest: str
+    size_bytes: int
+    media_type: str
+
+
 class Jobs:
     """`client.jobs`. A job is named by its full name, or its id where only one service has it."""
 
-    def __init__(self, connection: Connection, project: str) -> None:
+    def __init__(self, connection: Connection, content: Content, project: str) -> None:
         self._connection = connection
+        self._content = content
         self._project = project
 
     def get(self, job: str) -> pb.Job:
@@ -74,6 +91,51 @@ class Jobs:
             pb.GetStepLogRequest(name=name, step=step)
         )
         return ("…\n" if answer.truncated else "") + answer.log
+
+    def outputs(self, job: str, step: str = "") -> builtins.list[StepOutput]:
+        """The files that the steps of a job made, those from the cache included.
+
+        Raises:
+            NotFound: JOB_NOT_FOUND, STEP_NOT_FOUND.
+        """
+        found = self.get(job)
+        steps = [held for held in found.steps if step in ("", held.step)]
+        if not steps:
+            names = ", ".join(held.step for held in found.steps)
+            raise NotFound("STEP_NOT_FOUND", f"{found.name} has no step {step!r}; its steps are {names}")
+        return [
+            StepOutput(held.step, held.kind, name, blob.digest, blob.size_bytes, blob.media_type)
+            for held in steps
+            for name, blob in sorted(held.outputs.items())
+        ]
+
+    def download(
+        self, job: str, folder: Path, *, step: str = "", file: str = "", progress: Progress = silent
+    ) -> builtins.list[Path]:
+        """Write what the steps of a job made to `folder/STEP/FILE`; returns the paths.
+
+        Args:
+            step: of this step alone.
+            file: only files of this name.
+
+        Raises:
+            NotFound: JOB_NOT_FOUND, STEP_NOT_FOUND, OUTPUT_NOT_FOUND.
+            InvalidArgument: OUTPUT_NAME_UNSAFE, a name that would lead out of the folder.
+        """
+        outputs = self.outputs(job, step)
+        wanted = [output for output in outputs if file in ("", output.name)]
+        if not wanted:
+            there = ", ".join(f"{output.step}/{output.name}" for output in outputs) or "none"
+            raise NotFound("OUTPUT_NOT_FOUND", f"{job} made no file {file!r}; there are {there}".strip())
+        paths = []
+        for output in wanted:
+            for part in (output.step, output.name):
+                if part in ("", ".", "..") or "/" in part or "\\" in part or "\0" in part:
+                    raise InvalidArgument("OUTPUT_NAME_UNSAFE", f"{part!r} is no name for a file here")
+            path = folder / output.step / output.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            paths.append(self._content.download(output.digest, path, progress=progress))
+        return paths
 
     def watch(self, job: str) -> Iterator[pb.Job]:
         """The job as it stands, then after each change until it has ended.

@@ -26,6 +26,7 @@ def compile_(
     ] = "default",
     calibration: Annotated[str | None, typer.Option(help="Sealed dataset to calibrate with.")] = None,
     evaluation: Annotated[str | None, typer.Option(help="Sealed, labelled dataset to judge by.")] = None,
+    training: Annotated[str | None, typer.Option(help="Sealed dataset for passes that train.")] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="role=dataset, for other roles.")] = None,
     board: Annotated[
         list[str] | None,
@@ -49,7 +50,7 @@ def compile_(
         job = client.compile(
             version,
             recipe,
-            datasets=parsing.datasets(calibration, evaluation, dataset),
+            datasets=parsing.datasets(calibration, evaluation, dataset, training),
             boards=board or (),
             validate_only=dry_run,
             retry_failed=retry,

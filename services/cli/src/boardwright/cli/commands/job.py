@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -142,6 +143,58 @@ def logs(
         typer.echo(f"--- {name}\n{text.rstrip()}" if len(texts) > 1 else text.rstrip())
     if not texts:
         say("No step of this job ran here: all came from the cache, or none has begun.")
+
+
+@group.command()
+def outputs(
+    context: typer.Context,
+    job: JobArgument,
+    step: Annotated[str, typer.Argument(help="Default: all steps.")] = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List the files that the steps of a job made: graphs, reports, records.
+
+    \b
+    Example:
+      boardwright job outputs compileJobs/7 quantize-int8
+    """
+    from dataclasses import asdict
+
+    from boardwright.cli.output import print_table, size
+
+    with client_of(context) as client:
+        found = client.jobs.outputs(job, step)
+    if output is Format.JSON:
+        print_json([asdict(made) for made in found])
+    elif found:
+        rows = [(made.step, made.name, size(made.size_bytes), made.digest) for made in found]
+        print_table(("step", "file", ">size", "digest"), rows)
+    else:
+        say("No step of this job has made a file yet.")
+
+
+@group.command()
+def download(
+    context: typer.Context,
+    job: JobArgument,
+    directory: Annotated[Path, typer.Argument(help="Files go to DIRECTORY/STEP/FILE.")],
+    step: Annotated[str, typer.Option(help="Of this step alone.")] = "",
+    file: Annotated[str, typer.Option(help="Only files of this name.")] = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Fetch the files that the steps of a job made.
+
+    \b
+    Example:
+      boardwright job download compileJobs/7 here --step evaluate-int8 --file evaluation.json
+    """
+    with client_of(context) as client, Bars(output) as bars:
+        paths = client.jobs.download(job, directory, step=step, file=file, progress=bars)
+    if output is Format.JSON:
+        print_json([str(path) for path in paths])
+    else:
+        for path in paths:
+            typer.echo(path)
 
 
 def follow(client: Client, job: str, output: Format) -> Job:

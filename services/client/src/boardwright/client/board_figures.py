@@ -1,0 +1,110 @@
+"""What a variant costs on a board: size, latency and memory, from Measurements made on that very board."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from boardwright.api.registry.v1 import registry_pb2 as pb
+from boardwright.api.types.v1 import types_pb2
+from boardwright.client.progress import Progress
+from boardwright.rpc.errors import FailedPrecondition, NotFound
+
+if TYPE_CHECKING:
+    from boardwright.client.client import Client
+
+_ELSEWHERE = ("TOOLCHAIN_NEEDS_AGENT", "BOARD_NEEDS_AGENT")
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Figures of one artifact; `missing` says of "latency", "memory" and "size" why they are not known."""
+
+    artifact: str = ""
+    size_bytes: float | None = None
+    memory_bytes: float | None = None
+    latencies_ms: dict[int, dict[str, float]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+class BoardFigures:
+    """Builds and measures; what was built or measured before is taken as it is."""
+
+    def __init__(self, client: Client, golden: str, *, runs: int = 0, retry: bool = False) -> None:
+        self._client = client
+        self._golden = golden
+        self._runs = runs
+        self._retry = retry
+        self._baselines: dict[str, str] = {}
+
+    def of(self, variant: str, board: str, *, is_baseline: bool, progress: Progress) -> Costs:
+        """The costs of a variant on a board.
+
+        Where this installation cannot build or measure for the board, what an agent measured there before
+        counts; without that the figures stay unknown. Nothing is measured elsewhere in the board's place.
+
+        Raises:
+            JobFailed: the build or the measurement failed.
+            FailedPrecondition: PROFILE_MISMATCH and what else refuses a build.
+        """
+        artifact, why = self._built_or_found(variant, board, progress)
+        if artifact is None:
+            graph = self._client.models.variant(variant).graph
+            told = f"no measurement for that board: it was not built for it: {why}"
+            return Costs(size_bytes=graph.size_bytes, missing={"latency": told, "memory": told})
+        if is_baseline:
+            self._baselines[board] = artifact.name
+        found = self._known(artifact, board)
+        if not found.latencies_ms:
+            why = self._measure(artifact, board, progress)
+            found = self._known(artifact, board) if not why else found
+        if why and not found.latencies_ms:
+            told = f"no measurement for that board: {why}"
+            found.missing.update({"latency": told} | ({"memory": told} if found.memory_bytes is None else {}))
+        return found
+
+    def _built_or_found(self, variant: str, board: str, progress: Progress) -> tuple[pb.Artifact | None, str]:
+        """The artifact; where it cannot be built here, the newest that an agent built, and why not here."""
+        models = self._client.models
+        try:
+            job = self._client.build(variant, board, golden_dataset=self._golden, retry_failed=self._retry)
+            job = self._client.jobs.wait(job.name, progress=progress)
+        except FailedPrecondition as error:
+            if error.reason not in _ELSEWHERE:
+                raise
+            try:
+                return models.newest_artifacts(variant, board=board)[0], error.message
+            except NotFound:
+                return None, error.message
+        return models.artifact(next(name for name in job.results if "/artifacts/" in name)), ""
+
+    def _measure(self, artifact: pb.Artifact, board: str, progress: Progress) -> str:
+        """Measure beside the baseline, so that the ratio holds; returns why it could not be done, or ""."""
+        beside = [name for name in (self._baselines.get(board), artifact.name) if name]
+        try:
+            job = self._client.measure(list(dict.fromkeys(beside)), board=board, runs=self._runs)
+            self._client.jobs.wait(job.name, progress=progress)
+        except FailedPrecondition as error:
+            if error.reason not in _ELSEWHERE:
+                raise
+            return error.message
+        return ""
+
+    def _known(self, artifact: pb.Artifact, board: str) -> Costs:
+        return costs_of(artifact, board, self._client.models.measurements(artifact.name))
+
+
+def costs_of(artifact: pb.Artifact, board: str, measurements: Iterable[pb.Measurement]) -> Costs:
+    """An artifact's costs by its newest Measurements (a list is newest first); emulated ones do not count."""
+    size = artifact.files[0].size_bytes if artifact.files else artifact.size_bytes
+    latencies: dict[int, dict[str, float]] = {}
+    memory: float | None = None
+    for found in measurements:
+        if found.origin != types_pb2.ORIGIN_MEASURED or found.board != board:
+            continue
+        if found.kind == "latency":
+            latencies.setdefault(found.threads, dict(found.values))
+        elif found.kind == "memory" and memory is None:
+            memory = found.values.get("peak_rss_bytes")
+    return Costs(artifact.name, size, memory, latencies)
