@@ -13,6 +13,7 @@ from boardwright.compiler.engine.export import DEFAULT_OPSET, export_network, ex
 from boardwright.compiler.engine.graph.inspect import drop_metadata, fix_input_shape, graph_inputs
 from boardwright.compiler.engine.graph.prepare import name_nodes, opset_of
 from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.graph.widen import to_float32
 from boardwright.compiler.engine.limits import DEFAULT_LIMITS, Limits
 from boardwright.compiler.engine.specs import (
     YoloMetadata,
@@ -137,7 +138,14 @@ def _from_onnx(path: Path, declared: Declared, opset: int, limits: Limits) -> _L
     found = load_onnx(path, limits)
     metadata = read_yolo_metadata({entry.key: entry.value for entry in found.model.metadata_props})
     notes = (_non_finite_sentence(found.non_finite),) if found.non_finite else ()
-    return _Loaded(found.model, declared.input_spec, metadata, notes)
+    spec = declared.input_spec
+    widened = to_float32(found.model)
+    if widened:
+        told = ", ".join(f"{count} tensors of {name}" for name, count in sorted(widened.items()))
+        notes += (f"{told} became float32: every pass starts from float32, and boards round from there.",)
+        if spec is not None and spec.dtype == "float16":
+            spec = replace(spec, dtype="float32")
+    return _Loaded(found.model, spec, metadata, notes)
 
 
 def _from_weights(path: Path, declared: Declared, opset: int, limits: Limits) -> _Loaded:

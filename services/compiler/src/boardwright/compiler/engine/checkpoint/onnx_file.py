@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+_UNKNOWN_OPERATOR = re.compile(r"No Op registered for (\S+) with domain_version of (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,13 @@ def _check_graph(model: onnx.ModelProto, path: Path, limits: Limits) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
+        unknown = _UNKNOWN_OPERATOR.search(str(error))
+        if unknown:
+            raise CheckpointUnreadable(
+                "CHECKPOINT_UNKNOWN_OPERATOR",
+                f"{path.name} uses the operator {unknown[1]}, which opset {unknown[2]} does not have. Export "
+                "the model with standard operators, or with the opset that has it.",
+            ) from error
         raise _damaged(path.name, error) from error
     except (ValueError, TypeError, UnicodeDecodeError) as error:
         raise _damaged(path.name, error) from error
