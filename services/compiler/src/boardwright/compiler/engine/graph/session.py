@@ -38,8 +38,8 @@ def open_session(
 ) -> Any:
     """Return an ``onnxruntime.InferenceSession`` on the CPU.
 
-    ``threads`` 0 leaves the runtime's default. ``level`` is ``none``, ``basic`` (hardware-neutral) or
-    ``all``. ``disabled`` names optimisations of the runtime that are left out (``ConvBNFusion``).
+    ``threads`` 0 leaves the runtime's default. ``level`` is ``none``, ``basic`` (hardware-neutral), ``extended``
+    (fusions) or ``all`` (the layout of this CPU's kernels as well). ``disabled`` names optimisations of the runtime that are left out (``ConvBNFusion``).
 
     Raises:
         EngineError: RUNTIME_REFUSED, when the runtime does not accept the graph; its own words are repeated.
@@ -53,6 +53,7 @@ def open_session(
     levels = {
         "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
         "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
         "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
     }
     options.graph_optimization_level = levels[level]
