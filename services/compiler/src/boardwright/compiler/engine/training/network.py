@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from boardwright.compiler.engine.errors import EngineError
-from boardwright.compiler.engine.graph.prepare import name_nodes, raise_opset
+from boardwright.compiler.engine.graph.prepare import name_nodes, prepare_graph, raise_opset
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.protect import is_layer
@@ -31,6 +31,8 @@ from boardwright.compiler.engine.training.layers import Layer, make_layer
 from boardwright.compiler.engine.training.operators import Operator, find_operator, read_attributes
 
 Inputs: TypeAlias = "Tensor | Mapping[str, Tensor]"
+
+_FOLDS_BATCH_NORMS = ("ConvBNFusion", "ConvMulFusion", "ConvAddFusion", "MatmulBNFusion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +68,24 @@ class GraphNetwork(torch.nn.Module):  # type: ignore[misc]
         )
         self.output_names = tuple(value.name for value in graph.graph.output)
         self._extra_of: dict[str, str] = {}
-        self._layer_of: dict[str, Layer] = {}
+        self.layers_by_node: dict[str, Layer] = {}
         self._calls = self._make_calls(Topology(graph.graph))
         self._keeper = BatchKeeper(_native_batch(graph.graph, self.input_names))
 
     def layer(self, node: str) -> torch.nn.Module:
         """Return the module of the node ``node``; KeyError where the node is no layer."""
-        return self._layer_of[node].module
+        return self.layers_by_node[node].module
+
+    def constant(self, name: str) -> Tensor:
+        """Return a constant that is no layer's weight, trained or not; KeyError where there is none."""
+        key = self._extra_of.get(name)
+        found: Tensor = self.constants[name] if key is None else self.extra[key]
+        return found
 
     @property
     def layer_nodes(self) -> tuple[str, ...]:
         """Names of the nodes that are layers, in the graph's order."""
-        return tuple(self._layer_of)
+        return tuple(self.layers_by_node)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """Return the outputs in the graph's order. A bare tensor is the graph's only, or first, input."""
@@ -141,10 +149,7 @@ class GraphNetwork(torch.nn.Module):  # type: ignore[misc]
             return None
         if name in values:
             return values[name]
-        if name in self._extra_of:
-            parameter: Tensor = self.extra[self._extra_of[name]]
-            return parameter
-        return self.constants[name]
+        return self._tap(name, self.constant(name))
 
     def _make_calls(self, topology: Topology) -> list[_Call]:
         last_use: dict[str, int] = {}
@@ -161,8 +166,8 @@ class GraphNetwork(torch.nn.Module):  # type: ignore[misc]
                 if not is_layer(topology, index) and node.op_type in ("Conv", "Gemm", "MatMul"):
                     layer.module.requires_grad_(False)
                 layer.share(shared)
-                self.layers[_key(node.name)] = layer.module
-                self._layer_of[node.name] = layer
+                self.layers[_key(node.name, self.layers)] = layer.module
+                self.layers_by_node[node.name] = layer
                 inputs = layer.inputs
             else:
                 self._train_extra(node, topology)
@@ -176,9 +181,15 @@ class GraphNetwork(torch.nn.Module):  # type: ignore[misc]
                     {**read_attributes(node), "outputs": len(node.output)}, operator, layer, spent,
                 )
             )  # fmt: skip
-        for layer in self._layer_of.values():
-            for name in layer.owned:
-                self.constants.pop(name, None)
+        read = {name for call in calls if call.layer is None for name in call.inputs}
+        for layer in self.layers_by_node.values():
+            for name, own in layer.owned.items():
+                if (
+                    name in read
+                ):  # an embedding tied to a projection: one of them must not drift from the other
+                    getattr(layer.module, own).requires_grad_(False)
+                else:
+                    self.constants.pop(name, None)
         return calls
 
     def _train_extra(self, node: onnx.NodeProto, topology: Topology) -> None:
@@ -188,15 +199,15 @@ class GraphNetwork(torch.nn.Module):  # type: ignore[misc]
             if value is None or not value.is_floating_point() or name in self._extra_of:
                 continue
             if node.op_type == "PRelu" or (node.op_type == "Add" and self._behind_matmul(node, topology)):
-                self._extra_of[name] = _key(name)
-                self.extra[_key(name)] = torch.nn.Parameter(value.clone())
+                self._extra_of[name] = _key(name, self.extra)
+                self.extra[self._extra_of[name]] = torch.nn.Parameter(value.clone())
 
     def _behind_matmul(self, node: onnx.NodeProto, topology: Topology) -> bool:
         for name in node.input:
             producer = topology.producer_of(name)
             if producer is None or topology.nodes[producer].op_type != "MatMul":
                 continue
-            layer = self._layer_of.get(topology.nodes[producer].name)
+            layer = self.layers_by_node.get(topology.nodes[producer].name)
             other = next((self.constants[o] for o in node.input if o in self.constants), None)
             return layer is not None and other is not None and other.numel() == layer.module.out_features
         return False
@@ -218,13 +229,12 @@ def to_torch(model: onnx.ModelProto, *, fold_batch_norms: bool = True) -> GraphN
 
 def prepare_for_training(model: onnx.ModelProto, *, fold_batch_norms: bool = True) -> onnx.ModelProto:
     """Return the graph at opset 13 or newer with constants folded, nodes named and shapes inferred."""
-    import onnxruntime  # noqa: F401 - its absence is told by open_session
-
+    if fold_batch_norms:
+        return prepare_graph(model)
     raised = raise_opset(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prepared.onnx"
-        disabled = () if fold_batch_norms else ("ConvBNFusion", "ConvMulFusion", "ConvAddFusion")
-        open_session(raised, level="basic", optimized_path=path, disabled=disabled)
+        open_session(raised, level="basic", optimized_path=path, disabled=_FOLDS_BATCH_NORMS)
         prepared = onnx.load(path)
     name_nodes(prepared.graph)
     return onnx.shape_inference.infer_shapes(prepared)
@@ -259,7 +269,7 @@ def to_onnx(network: GraphNetwork, like: onnx.ModelProto | None = None) -> onnx.
 def weights(network: GraphNetwork) -> dict[str, np.ndarray[Any, Any]]:
     """Return weights and constants by the names and in the layouts that they have in the graph."""
     found = {name: value.detach().cpu().numpy() for name, value in network.constants.items()}
-    for layer in network._layer_of.values():
+    for layer in network.layers_by_node.values():
         found |= layer.stored()
     for name, key in network._extra_of.items():
         found[name] = network.extra[key].detach().cpu().numpy()
@@ -312,9 +322,12 @@ def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
     return {value.name: len(value.type.tensor_type.shape.dim) for value in values}
 
 
-def _key(name: str) -> str:
-    """Return a name that torch accepts for a submodule: without dots, never empty."""
-    return re.sub(r"[^A-Za-z0-9_/:-]", "_", name) + "_"
+def _key(name: str, taken: Container[str]) -> str:
+    """Return a name that torch accepts for a submodule (no dots, not empty), and that is not taken."""
+    key = re.sub(r"[^A-Za-z0-9_/:-]", "_", name) + "_"
+    while key in taken:
+        key += "_"
+    return key
 
 
 def _failed(call: _Call, arguments: list[Tensor | None], error: Exception) -> EngineError:

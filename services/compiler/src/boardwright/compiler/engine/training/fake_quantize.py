@@ -1,0 +1,235 @@
+"""Rounding that can be trained through: scales are learnt together with the weights.
+
+Learned step sizes (Esser et al., LSQ, https://arxiv.org/abs/1902.08153) in the logarithmic domain (Jain et
+al., TQT, https://arxiv.org/abs/1903.08066), so that one learning rate suits scales of 0.001 and of 100.
+Gradients pass rounding as if it were not there, and stop where values are cut off.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
+from boardwright.compiler.engine.scheme import QuantizationScheme
+from boardwright.compiler.engine.training.layers import Layer
+from boardwright.compiler.engine.training.network import GraphNetwork
+from boardwright.compiler.engine.training.quantization_places import (
+    ActivationPlace,
+    QuantizationPlaces,
+    WeightPlace,
+)
+
+RANGES = ("learned", "moving-average")
+_SMALLEST_RANGE = 1e-6
+
+
+class _Round(torch.autograd.Function):  # type: ignore[misc]
+    """scale * clamp(round(x / scale), low, high) with LSQ's gradients; low and high without zero point."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
+        context.save_for_backward(value, scale)
+        context.bounds = low, high
+        return (value / scale).round_().clamp_(low, high).mul_(scale)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        value, scale = context.saved_tensors
+        low, high = context.bounds
+        level = value / scale
+        rounded = level.round()
+        inside = (rounded >= low) & (rounded <= high)
+        for_value = gradient * inside
+        for_scale = None
+        if context.needs_input_grad[1]:
+            error = torch.where(inside, rounded - level, rounded.clamp_(low, high))
+            for_scale = (gradient * error).sum_to_size(scale.shape)
+        return for_value, for_scale, None, None
+
+
+class FakeQuantizeActivation(torch.nn.Module):  # type: ignore[misc]
+    """Rounds an activation as its QuantizeLinear will. ``ranges`` is ``learned`` or ``moving-average``.
+
+    With learnt ranges the zero point stays as calibrated, and so does the share of the range below zero.
+    """
+
+    def __init__(self, place: ActivationPlace, ranges: str, symmetric: bool) -> None:
+        super().__init__()
+        self.place, self._symmetric = place, symmetric
+        self.zero_point = place.zero_point
+        self._learned = ranges == "learned"
+        self._start = place.scale
+        if self._learned:
+            self.log_factor = torch.nn.Parameter(torch.zeros(()))
+        else:
+            low = (place.low - place.zero_point) * place.scale
+            high = (place.high - place.zero_point) * place.scale
+            self.register_buffer("extremes", torch.tensor([low, high]))
+
+    @property
+    def scale(self) -> Tensor:
+        """The scale, a scalar."""
+        if self._learned:
+            return self._start * self.log_factor.exp()
+        low, high = self.extremes.clone()
+        low, high = low.clamp(max=0), high.clamp(min=0)
+        if self._symmetric:
+            steps = self.place.high - max(self.place.low, -self.place.high)
+            return (2 * torch.maximum(-low, high) / steps).clamp(min=_SMALLEST_RANGE / steps)
+        steps = self.place.high - self.place.low
+        return ((high - low) / steps).clamp(min=_SMALLEST_RANGE / steps)
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Return ``value`` rounded."""
+        if not self._learned and self.training:
+            with torch.no_grad():
+                seen = torch.stack(torch.aminmax(value))
+                self.extremes.lerp_(seen, 0.05)
+            if not self._symmetric:
+                low = float(self.extremes[0].clamp(max=0))
+                zero = round(self.place.low - low / float(self.scale))
+                self.zero_point = min(max(zero, self.place.low), self.place.high)
+        rounded: Tensor = _Round.apply(
+            value, self.scale, self.place.low - self.zero_point, self.place.high - self.zero_point
+        )
+        return rounded
+
+    def range(self) -> TensorRange:
+        """Return the range from which the quantizer computes this scale and zero point."""
+        scale = float(self.scale.detach())
+        low, high = self.place.low, self.place.high
+        if self._symmetric:  # signed types then use -127 … 127
+            largest = scale * (high - max(low, -high)) / 2
+            return TensorRange(-largest, largest)
+        return TensorRange((low - self.zero_point) * scale, (high - self.zero_point) * scale)
+
+
+class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
+    """Rounds a weight as the quantizer will, as a torch parametrization.
+
+    The quantizer takes the scale from the largest weight. To learn the scale means to learn where to cut
+    weights off: ``clip`` leaves out outliers that cost all others their precision.
+    """
+
+    def __init__(self, weight: Tensor, axis: int | None, scheme: QuantizationScheme, learned: bool) -> None:
+        super().__init__()
+        self._others = [other for other in range(weight.dim()) if other != axis] if axis is not None else None
+        self._low, self._high = weight_bounds(scheme)
+        self._symmetric = scheme.weight_symmetric
+        self._learned = learned and self._symmetric
+        largest = self._most(weight.detach().abs())
+        self.register_buffer("_start", largest.clamp(min=1e-12))
+        if self._learned:
+            self.log_factor = torch.nn.Parameter(torch.zeros_like(largest))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return ``weight`` rounded."""
+        if self._symmetric:
+            limit = self._most(weight.detach().abs()).clamp(min=1e-12)
+            if self._learned:
+                limit = torch.minimum(limit, self._start * self.log_factor.exp())
+            scale = 2 * limit / (self._high - self._low)
+            zero = round((self._high + self._low) / 2 + 0.25) if self._low >= 0 else 0
+            rounded: Tensor = _Round.apply(weight, scale, self._low - zero, self._high - zero)
+            return rounded
+        high = self._most(weight.detach()).clamp(min=0)
+        low = -self._most(-weight.detach()).clamp(min=0)
+        scale = ((high - low) / (self._high - self._low)).clamp(min=1e-12)
+        zero_point = (self._low - low / scale).round()
+        level = (weight / scale).round() + zero_point
+        kept = (level.clamp(self._low, self._high) - zero_point) * scale
+        return weight + (kept - weight).detach()
+
+    def clipped(self, weight: Tensor) -> Tensor:
+        """Return the float weight from whose largest value the quantizer computes the learnt scale."""
+        if not self._learned:
+            return weight
+        limit = self._start * self.log_factor.detach().exp()
+        return torch.minimum(torch.maximum(weight, -limit), limit)
+
+    def _most(self, value: Tensor) -> Tensor:
+        return value.max() if self._others is None else value.amax(self._others, keepdim=True)
+
+
+def weight_bounds(scheme: QuantizationScheme) -> tuple[int, int]:
+    """Return the smallest and largest integer that a weight may become."""
+    if scheme.weight_type == "uint8":
+        return (0, 127) if scheme.reduce_range else (0, 255)
+    if scheme.reduce_range:
+        return -64, 64
+    return (-127, 127) if scheme.weight_symmetric else (-128, 127)
+
+
+class RoundedNetwork:
+    """A network made to round where its quantized graph will, and what training made of the scales."""
+
+    def __init__(
+        self, network: GraphNetwork, places: QuantizationPlaces, scheme: QuantizationScheme, ranges: str
+    ) -> None:
+        self._network = network
+        self.activations = torch.nn.ModuleList()
+        self._weights: list[tuple[Layer, str, FakeQuantizeWeight]] = []
+        for place in places.activations:
+            fake = FakeQuantizeActivation(place, ranges, scheme.activation_symmetric)
+            self.activations.append(fake)
+            network.taps.update(dict.fromkeys(place.rounded, fake))
+        network.add_module("activation_rounding", self.activations)
+        for weight in places.weights:
+            self._attach(weight, scheme, ranges == "learned")
+
+    def _attach(self, place: WeightPlace, scheme: QuantizationScheme, learned: bool) -> None:
+        layers = [layer for layer in self._network.layers_by_node.values() if place.tensor in layer.owned]
+        if not layers:
+            constant = self._network.constant(place.tensor)
+            fake = FakeQuantizeWeight(constant, place.axis, scheme, learned=False)
+            self._network.taps[place.tensor] = fake
+        for layer in layers:
+            own = layer.owned[place.tensor]
+            weight = getattr(layer.module, own)
+            axis = place.axis
+            if axis is not None and place.tensor in layer.turned:
+                axis = 1 - axis
+            fake = FakeQuantizeWeight(weight, axis, scheme, learned and weight.requires_grad)
+            torch.nn.utils.parametrize.register_parametrization(layer.module, own, fake)
+            self._weights.append((layer, own, fake))
+
+    def scale_parameters(self) -> list[torch.nn.Parameter]:
+        """Return the parameters that are logarithms of scales: they learn at a rate of their own."""
+        return [
+            parameter
+            for name, parameter in self._network.named_parameters()
+            if name.endswith("log_factor") and parameter.requires_grad
+        ]
+
+    def weight_parameters(self) -> list[torch.nn.Parameter]:
+        """Return all other trainable parameters."""
+        return [
+            parameter
+            for name, parameter in self._network.named_parameters()
+            if not name.endswith("log_factor") and parameter.requires_grad
+        ]
+
+    def finish(self, record: CalibrationRecord, samples: int) -> CalibrationRecord:
+        """Take the rounding off the network, whose weights stay float; return ``record`` with its ranges."""
+        for layer, own, fake in self._weights:
+            original = layer.module.parametrizations[own].original
+            with torch.no_grad():
+                clipped = fake.clipped(original.detach())
+                torch.nn.utils.parametrize.remove_parametrizations(
+                    layer.module, own, leave_parametrized=False
+                )
+                getattr(layer.module, own).copy_(clipped)
+        ranges = dict(record.ranges)
+        for fake in self.activations:
+            found = fake.range()
+            if not (math.isfinite(found.low) and math.isfinite(found.high)):
+                continue
+            ranges.update(dict.fromkeys(fake.place.tensors, found))
+        self._network.taps.clear()
+        del self._network.activation_rounding
+        return replace(record, method="trained", samples=samples, ranges=ranges, means={})
