@@ -9,6 +9,7 @@ Map:
 - ``input_spec``, ``output_spec``: the two declarations that travel with every model, as versioned JSON.
 - ``preprocessing``: image to tensor, and the ``Placement`` that maps boxes back to the original image.
 - ``decoding``, ``boxes``: output tensors to classifications and detections.
+- ``heads``, ``priors``: one function per detection head; cells and prior boxes. ``plugins``: heads of others.
 - ``classification``, ``detection``: accuracy and COCO mean average precision.
 - ``pins``, ``host``: which machines an artifact was built for, and what this machine is.
 - ``golden``: inputs with their expected outputs, which a device checks before it switches over.
@@ -17,11 +18,12 @@ Map:
 """
 
 from boardwright.model.classification import ClassificationMeter, top_k_hits
-from boardwright.model.decoding import Classification, Detections, decode, decode_batch
-from boardwright.model.detection import DetectionMeter, DetectionScores
+from boardwright.model.decoding import Classification, Detections, decode, decode_batch, used_outputs
+from boardwright.model.detection import ClassScores, DetectionMeter, DetectionScores
 from boardwright.model.errors import ModelError
 from boardwright.model.formats import ModelFormat, detect_format
 from boardwright.model.golden import GoldenSamples, Verdict
+from boardwright.model.heads import RawDetections
 from boardwright.model.host import Host, detect_host
 from boardwright.model.input_spec import InputSpec
 from boardwright.model.output_spec import OutputSpec
@@ -29,6 +31,7 @@ from boardwright.model.pins import HardwarePin, mismatches
 from boardwright.model.preprocessing import Placement, preprocess, preprocess_batch
 
 __all__ = [
+    "ClassScores",
     "Classification",
     "ClassificationMeter",
     "DetectionMeter",
@@ -42,6 +45,7 @@ __all__ = [
     "ModelFormat",
     "OutputSpec",
     "Placement",
+    "RawDetections",
     "Verdict",
     "decode",
     "decode_batch",
@@ -51,4 +55,5 @@ __all__ = [
     "preprocess",
     "preprocess_batch",
     "top_k_hits",
+    "used_outputs",
 ]

@@ -1,5 +1,6 @@
-"""Top-k accuracy."""
+"""Top-k accuracy, per class, and which classes are taken for which."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +34,8 @@ def top_k_hits(scores: npt.NDArray[Any], labels: npt.NDArray[Any], k: int) -> np
 class ClassificationMeter:
     """Counts hits over batches; ``top1`` and ``top5`` are percent.
 
-    ``per_class`` is (C, 2): hits of the best class, and samples.
+    ``per_class`` is (C, 2): hits of the best class, and samples. ``confusion`` counts (label, answer) pairs,
+    and only those that occurred: a thousand classes have a million. The answer is -1 where a score is NaN.
     """
 
     num_classes: int
@@ -41,6 +43,7 @@ class ClassificationMeter:
     hits1: int = 0
     hits5: int = 0
     per_class: npt.NDArray[np.int64] = field(init=False)
+    confusion: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.per_class = np.zeros((self.num_classes, 2), np.int64)
@@ -68,6 +71,9 @@ class ClassificationMeter:
         self.hits5 += int(top_k_hits(scores, labels, 5).sum())
         self.per_class[:, 0] += np.bincount(labels[first], minlength=self.num_classes)
         self.per_class[:, 1] += np.bincount(labels, minlength=self.num_classes)
+        if len(labels):
+            answers = np.where(np.isnan(scores).any(axis=1), -1, scores.argmax(axis=1))
+            self.confusion.update(zip(labels.tolist(), answers.tolist(), strict=True))
 
     @property
     def top1(self) -> float:
@@ -78,3 +84,15 @@ class ClassificationMeter:
     def top5(self) -> float:
         """Percent of samples whose label is among the five best; 0 without samples."""
         return 100.0 * self.hits5 / self.count if self.count else 0.0
+
+    def triples(self) -> list[tuple[int, int, int]]:
+        """The confusion matrix as sorted (label, answer, count), without its zeros."""
+        return sorted((label, answer, count) for (label, answer), count in self.confusion.items())
+
+    def answered(self) -> npt.NDArray[np.int64]:
+        """(C,) how often each class was the answer: a class's precision is its hits over this."""
+        counts = np.zeros(self.num_classes, np.int64)
+        for (_, answer), count in self.confusion.items():
+            if answer >= 0:
+                counts[answer] += count
+        return counts

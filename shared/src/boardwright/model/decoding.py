@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from boardwright.model.boxes import suppress, xywh_to_xyxy
-from boardwright.model.errors import ModelError
+from boardwright.model.boxes import suppress
+from boardwright.model.heads import HEADS, RawDetections, does_not_fit
 from boardwright.model.input_spec import InputSpec
 from boardwright.model.output_spec import OutputSpec
 from boardwright.model.preprocessing import Placement
@@ -60,39 +60,74 @@ def decode_batch(
         outputs: by name, or in the graph's order; each with a leading batch axis.
         spec: what they mean.
         placements: where each image lies in its tensor, from ``preprocess``.
-        input_spec: needed only for normalised boxes, to know the tensor's size.
+        input_spec: needed for boxes that are normalised or relative to a grid, to know the tensor's size.
 
     Raises:
         ModelError: ``OUTPUTS_DO_NOT_FIT`` when a shape contradicts the spec; the message has both.
+            ``OUTPUT_HEAD_UNKNOWN`` or ``OUTPUT_HEAD_FAILED`` of a plug-in.
     """
-    tensor = _pick(outputs, spec)
-    if len(tensor) != len(placements):
-        raise _does_not_fit(f"a batch of {len(tensor)} outputs for {len(placements)} images")
+    arrays = _batched(_pick(outputs, spec), spec)
+    for array in arrays.values():
+        if len(array) != len(placements):
+            raise does_not_fit(f"a batch of {len(array)} outputs for {len(placements)} images")
     if spec.task == "classification":
-        return [_classify(row, spec) for row in tensor]
+        return [_classify(row, spec) for row in next(iter(arrays.values()))]
     size = (float(input_spec.width), float(input_spec.height)) if input_spec else None
-    return [_detect(row, spec, placement, size) for row, placement in zip(tensor, placements, strict=True)]
+    return [
+        _detect({name: array[index] for name, array in arrays.items()}, spec, placement, size)
+        for index, placement in enumerate(placements)
+    ]
 
 
-def _pick(outputs: Outputs, spec: OutputSpec) -> npt.NDArray[Any]:
-    if isinstance(outputs, Mapping):
-        name = spec.name or next(iter(outputs), "")
-        if name not in outputs:
-            raise _does_not_fit(f"no output {name!r}; there are: {', '.join(outputs) or 'none'}")
-        return outputs[name]
-    if not outputs:
-        raise _does_not_fit("the model gave no output")
-    return outputs[0]
+def used_outputs(names: Sequence[str], spec: OutputSpec) -> tuple[str, ...]:
+    """Which of a graph's outputs, in its order, a spec speaks of.
+
+    Raises:
+        ModelError: ``OUTPUTS_DO_NOT_FIT`` when a declared one is not there.
+    """
+    if spec.head in _ONE_OUTPUT:
+        wanted: tuple[str, ...] = (spec.name or next(iter(names), ""),)
+    else:
+        extra = (spec.class_output, spec.count_output, spec.prior_output)
+        wanted = (*spec.box_outputs, *spec.score_outputs, *(name for name in extra if name))
+        whole = bool(spec.box_outputs and spec.score_outputs) and spec.head != "plugin"
+        if not whole or (spec.head == "postprocessed" and not spec.class_output):
+            wanted = (*(name for name in names if name not in wanted), *wanted)
+    if not names:
+        raise does_not_fit("the model gave no output")
+    for name in wanted:
+        if name not in names:
+            raise does_not_fit(f"no output {name!r}; there are: {', '.join(names)}")
+    return tuple(dict.fromkeys(wanted))
 
 
-def _does_not_fit(what: str) -> ModelError:
-    return ModelError("OUTPUTS_DO_NOT_FIT", f"the outputs do not fit the output spec: {what}")
+_ONE_OUTPUT = ("logits", "probabilities", "yolov5", "yolov8", "yolo-end2end", "yolox")
+
+
+def _pick(outputs: Outputs, spec: OutputSpec) -> dict[str, npt.NDArray[Any]]:
+    if not isinstance(outputs, Mapping):
+        # Without names only the order is known, and the spec's one output comes first.
+        first = spec.name if spec.head in _ONE_OUTPUT and spec.name else "0"
+        outputs = {first if not number else str(number): array for number, array in enumerate(outputs)}
+    return {name: np.asarray(outputs[name]) for name in used_outputs(tuple(outputs), spec)}
+
+
+def _batched(arrays: dict[str, npt.NDArray[Any]], spec: OutputSpec) -> dict[str, npt.NDArray[Any]]:
+    """The arrays with a batch axis each: exporters of ``postprocessed`` graphs leave it out for one image."""
+    if spec.head == "postprocessed":
+        if any(array.ndim >= 3 and array.shape[-1] == 4 for array in arrays.values()):
+            return {n: a.reshape(len(a), -1) if a.ndim != 3 and a.ndim else a for n, a in arrays.items()}
+        return {name: array[np.newaxis] for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if not array.ndim:
+            raise does_not_fit(f"the output {name!r} is a single number, without a batch axis")
+    return arrays
 
 
 def _classify(row: npt.NDArray[Any], spec: OutputSpec) -> Classification:
     scores = row.reshape(-1).astype(np.float32)
     if len(scores) != spec.num_classes:
-        raise _does_not_fit(f"{len(scores)} class scores (shape {row.shape}) for {spec.num_classes} classes")
+        raise does_not_fit(f"{len(scores)} class scores (shape {row.shape}) for {spec.num_classes} classes")
     if spec.head == "logits":
         scores = np.exp(scores - scores.max())
         scores /= scores.sum()
@@ -100,65 +135,45 @@ def _classify(row: npt.NDArray[Any], spec: OutputSpec) -> Classification:
 
 
 def _detect(
-    row: npt.NDArray[Any], spec: OutputSpec, placement: Placement, size: tuple[float, float] | None
+    arrays: Mapping[str, npt.NDArray[Any]],
+    spec: OutputSpec,
+    placement: Placement,
+    size: tuple[float, float] | None,
 ) -> Detections:
-    if spec.head == "yolo-end2end":
-        boxes, scores, classes = _end_to_end(row, spec)
+    if spec.head == "plugin":
+        from boardwright.model.plugins import plugin
+
+        found = plugin(arrays, spec, size)
     else:
-        raw, matrix = _head(row, spec)
-        rows, classes, scores = _candidates(matrix, spec)
-        boxes = raw[rows]
-        if spec.box_format == "xywh":
-            boxes = xywh_to_xyxy(boxes)
-    if spec.boxes_normalized:
-        if size is None:
-            raise ModelError("OUTPUTS_DO_NOT_FIT", "normalised boxes need the input spec to be decoded")
-        boxes = boxes * np.array([*size, *size], np.float32)
-    if spec.head != "yolo-end2end":
+        found = HEADS[spec.head](arrays, spec, size)
+    rows, classes, scores = _candidates(found, spec)
+    boxes = found.boxes_of(rows)
+    finite = np.isfinite(boxes).all(axis=1)
+    if not finite.all():  # a box that is nowhere would poison every overlap
+        boxes, scores, classes = boxes[finite], scores[finite], classes[finite]
+    if found.suppressed:
+        kept = np.argsort(-scores, kind="stable")[: spec.max_detections]
+    else:
         kept = suppress(boxes, scores, classes, spec.iou_threshold, spec.max_detections)
-        boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
-    return Detections(placement.to_image(boxes), scores, classes)
+    return Detections(placement.to_image(boxes[kept]), scores[kept], classes[kept])
 
 
-def _head(row: npt.NDArray[Any], spec: OutputSpec) -> tuple[FloatArray, FloatArray]:
-    """Boxes (N, 4) and class scores (N, C) of one image."""
-    width = spec.num_classes + (5 if spec.head == "yolov5" else 4)
-    if row.ndim == 2 and row.shape[0] == width and (spec.head == "yolov8" or row.shape[1] != width):
-        row = row.T
-    if row.ndim != 2 or row.shape[1] != width:
-        raise _does_not_fit(
-            f"head {spec.head} with {spec.num_classes} classes has {width} values per candidate, "
-            f"the output of one image has shape {row.shape}"
-        )
-    matrix = row.astype(np.float32, copy=False)
-    if spec.head == "yolov5":
-        # Most candidates have no object: dropping them first saves multiplying them all.
-        matrix = matrix[matrix[:, 4] > spec.score_threshold]
-        return matrix[:, :4], matrix[:, 5:] * matrix[:, 4:5]
-    return matrix[:, :4], matrix[:, 4:]
-
-
-def _candidates(scores: FloatArray, spec: OutputSpec) -> tuple[IndexArray, IndexArray, FloatArray]:
+def _candidates(found: RawDetections, spec: OutputSpec) -> tuple[IndexArray, IndexArray, FloatArray]:
     """The rows, classes and scores above the threshold, at most ``MAX_CANDIDATES`` of the best."""
-    if spec.multi_label:
+    scores = found.scores
+    if found.classes is not None:
+        known = (found.classes >= 0) & (found.classes < spec.num_classes)
+        rows = np.flatnonzero((scores > spec.score_threshold) & known)
+        classes, values = found.classes[rows], scores[rows]
+    elif spec.multi_label and not found.one_class:
         rows, classes = np.nonzero(scores > spec.score_threshold)
+        values = scores[rows, classes]
     else:
         best = scores.argmax(axis=1) if len(scores) else np.zeros(0, np.intp)
         rows = np.flatnonzero(scores[np.arange(len(scores)), best] > spec.score_threshold)
         classes = best[rows]
-    values = scores[rows, classes]
+        values = scores[rows, classes]
     if len(values) > MAX_CANDIDATES:
         strongest = np.argsort(-values, kind="stable")[:MAX_CANDIDATES]
         rows, classes, values = rows[strongest], classes[strongest], values[strongest]
     return rows, classes, values
-
-
-def _end_to_end(row: npt.NDArray[Any], spec: OutputSpec) -> tuple[FloatArray, FloatArray, IndexArray]:
-    if row.ndim != 2 or row.shape[1] != 6:
-        raise _does_not_fit(f"head yolo-end2end gives 6 values per detection, this one has shape {row.shape}")
-    matrix = row.astype(np.float32, copy=False)
-    classes = matrix[:, 5].astype(np.intp)
-    wanted = (matrix[:, 4] > spec.score_threshold) & (classes >= 0) & (classes < spec.num_classes)
-    order = np.flatnonzero(wanted)
-    order = order[np.argsort(-matrix[order, 4], kind="stable")][: spec.max_detections]
-    return matrix[order, :4], matrix[order, 4], classes[order]

@@ -1,10 +1,12 @@
 import contextlib
 import io
+from typing import Any
 
 import numpy as np
 import pytest
 
 from boardwright.model import ClassificationMeter, DetectionMeter, Detections, ModelError, top_k_hits
+from boardwright.model.detection import average_precision
 
 
 def test_top_k_breaks_ties_by_index_and_ignores_nan() -> None:
@@ -20,40 +22,49 @@ def test_classification_meter_counts_over_batches() -> None:
     assert (meter.count, meter.top1) == (8, 75.0)
     assert meter.per_class[:, 0].tolist() == [1, 2, 1, 1, 1, 0]
     assert meter.per_class[:, 1].tolist() == [2, 2, 1, 1, 1, 1]
+    assert meter.triples()[:3] == [(0, 0, 1), (0, 5, 1), (1, 1, 2)]
+    assert meter.answered().tolist() == [2, 2, 1, 1, 1, 1]
     assert ClassificationMeter(3).top1 == 0.0
     with pytest.raises(ModelError, match="labels must be 0 to 5, these are 1 to 6"):
         meter.update(np.eye(6)[:2], np.array([6, 1]))
 
 
-def random_images(seed: int) -> list[tuple[Detections, np.ndarray, np.ndarray]]:
+Image = tuple[Detections, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def random_images(seed: int, *, crowds: bool = False, many: bool = False) -> list[Image]:
+    """(detections, boxes, classes, crowd, areas) of 40 images; objects of all sizes, some found badly."""
     random = np.random.default_rng(seed)
     images = []
     for _ in range(40):
         count = int(random.integers(0, 8))
         corner = random.uniform(0, 80, (count, 2))
-        truths = np.concatenate([corner, corner + random.uniform(8, 40, (count, 2))], axis=1)
+        size = random.uniform(8, 40, (count, 2)) * random.choice([1, 2, 5], (count, 1))
+        truths = np.concatenate([corner, corner + size], axis=1)
         classes = random.integers(0, 4, count)
         found = np.repeat(truths, 3, axis=0) + random.normal(0, 3, (count * 3, 4))
-        noise = random.uniform(0, 60, (5, 2))
+        noise = random.uniform(0, 60, (140 if many else 5, 2))
         found = np.concatenate([found, np.concatenate([noise, noise + 20], axis=1)])
         found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
-        labels = np.concatenate([np.repeat(classes, 3), random.integers(0, 5, 5)])
+        labels = np.concatenate([np.repeat(classes, 3), random.integers(0, 1 if many else 5, len(noise))])
         scores = np.round(random.uniform(0, 1, len(found)), 2).astype(np.float32)
-        images.append((Detections(found.astype(np.float32), scores, labels), truths, classes))
+        crowd = random.uniform(size=count) < (0.3 if crowds else 0)
+        areas = size.prod(axis=1) * (random.uniform(0.4, 1, count) if crowds else 1)
+        images.append((Detections(found.astype(np.float32), scores, labels), truths, classes, crowd, areas))
     return images
 
 
-def coco_figures(images: list[tuple[Detections, np.ndarray, np.ndarray]]) -> tuple[float, float]:
+def coco_evaluation(images: list[Image]) -> Any:
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     truths: list[dict[str, object]] = []
     found: list[dict[str, object]] = []
-    for image, (detections, boxes, classes) in enumerate(images, start=1):
-        for box, index in zip(boxes, classes, strict=True):
+    for image, (detections, boxes, classes, crowd, areas) in enumerate(images, start=1):
+        for box, index, group, area in zip(boxes, classes, crowd, areas, strict=True):
             size = [box[2] - box[0], box[3] - box[1]]
             truths.append(
-                {"id": len(truths) + 1, "image_id": image, "category_id": int(index), "iscrowd": 0,
-                 "bbox": [box[0], box[1], *size], "area": size[0] * size[1]}
+                {"id": len(truths) + 1, "image_id": image, "category_id": int(index), "iscrowd": int(group),
+                 "bbox": [box[0], box[1], *size], "area": float(area)}
             )  # fmt: skip
         rows = zip(detections.boxes.astype(float), detections.scores, detections.classes, strict=True)
         for box, score, index in rows:
@@ -74,20 +85,54 @@ def coco_figures(images: list[tuple[Detections, np.ndarray, np.ndarray]]) -> tup
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return 100 * evaluation.stats[1], 100 * evaluation.stats[0]
+    return evaluation
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_detection_meter_equals_pycocotools(seed: int) -> None:
-    images = random_images(seed)
+@pytest.mark.parametrize(
+    ("seed", "settings"),
+    [(1, {}), (2, {}), (3, {"crowds": True}), (4, {"crowds": True}), (5, {"crowds": True, "many": True})],
+)
+def test_detection_meter_equals_pycocotools(seed: int, settings: dict[str, bool]) -> None:
+    """All twelve figures, and every class's own: crowds, sizes, more than 100 detections of a class."""
+    images = random_images(seed, **settings)
     meter = DetectionMeter()
-    for detections, boxes, classes in images:
-        meter.update(detections, boxes, classes)
+    for detections, boxes, classes, crowd, areas in images:
+        meter.update(detections, boxes, classes, crowd, areas)
     scores = meter.scores()
-    map50, map50_95 = coco_figures(images)
-    assert scores.map50 == pytest.approx(map50, abs=1e-6)
-    assert scores.map50_95 == pytest.approx(map50_95, abs=1e-6)
+    reference = coco_evaluation(images)
+    sizes = [scores.by_size[name] for name in ("small", "medium", "large")]
+    figures = [scores.map50_95, scores.map50, scores.map75, *sizes, *scores.recall.values()]
+    np.testing.assert_allclose(figures, 100 * reference.stats[:9], atol=1e-6)
     assert 10 < scores.map50_95 < scores.map50 < 90
+    precision = reference.eval["precision"]  # (thresholds, recalls, classes, areas, limits)
+    for index, entry in scores.classes.items():
+        assert entry.map50_95 == pytest.approx(100 * precision[:, :, index, 0, -1].mean(), abs=1e-6)
+        assert entry.map50 == pytest.approx(100 * precision[0, :, index, 0, -1].mean(), abs=1e-6)
+        recall = reference.eval["recall"][:, index, 0, -1].mean()
+        assert entry.recall == pytest.approx(100 * recall, abs=1e-6)
+        for area, name in enumerate(("small", "medium", "large"), start=1):
+            expected = precision[:, :, index, area, -1].mean()
+            assert (entry.by_size[name] is None) == (expected == -1)
+            if entry.by_size[name] is not None:
+                assert entry.by_size[name] == pytest.approx(100 * expected, abs=1e-6)
+    assert scores.truths == sum(entry.truths for entry in scores.classes.values()) == meter.truths
+
+
+def test_curves_give_the_same_figure_and_that_of_any_resample() -> None:
+    images = random_images(6)
+    meter, twice = DetectionMeter(), DetectionMeter()
+    for number, image in enumerate(images):
+        meter.update(*image)
+        for _ in range(number % 3):  # some images left out, some doubled
+            twice.update(*image)
+    weights = np.arange(len(images)) % 3
+    for index, curve in meter.curves().items():
+        truths = float(weights[curve.truth_images].sum())
+        averages = [
+            average_precision((hits & counted)[counted], truths, weights[curve.images][counted])
+            for hits, counted in zip(curve.matched, curve.counted, strict=True)
+        ]
+        assert 100 * np.mean(averages) == pytest.approx(twice.scores().classes[index].map50_95, abs=1.0)
 
 
 def test_perfect_detections_score_100_and_none_scores_0() -> None:
