@@ -37,8 +37,8 @@ class Figures:
         metric: what ``accuracy`` is called: "top1", "map50_95".
         accuracy: on the evaluation dataset, a fraction of 1; None without labels.
         baseline_accuracy: of the model as imported, on the same dataset.
-        latencies_ms: by number of threads (0: the runtime's default), each with "p50_ms" and "p95_ms";
-            measured on the board itself, never elsewhere.
+        latencies_ms: by number of threads (0: the runtime's default), each with "p50_ms", "p95_ms" and, where
+            it was measured beside the baseline, "speedup"; made on the board itself, never elsewhere.
         size_bytes: of the file that the board's runtime loads; of the variant's graph where none was built.
         memory_bytes: peak resident memory on the board.
         parity: figures against the baseline's answers: "top1_agreement", "sqnr_db".

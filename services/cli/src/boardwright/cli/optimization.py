@@ -10,7 +10,7 @@ from boardwright.cli.output import print_table, size
 if TYPE_CHECKING:
     from boardwright.selection import Attempt, Figures, Outcome, Selection
 
-_COLUMNS = ("candidate", ">{metric} %", ">lost", ">p50 ms", ">p95 ms", ">size", ">memory")
+_COLUMNS = ("candidate", ">{metric} %", ">lost", ">p50 ms", ">p95 ms", ">× baseline", ">size", ">memory")
 
 
 def attempt_line(attempt: Attempt) -> str:
@@ -94,13 +94,16 @@ def _figure_rows(selection: Selection, outcome: Outcome) -> list[tuple[str, ...]
 
 def _cells(figures: Figures | None, threads: int) -> tuple[str, ...]:
     if figures is None:
-        return ("–",) * 6
+        return ("–",) * 7
     accuracy, lost = figures.accuracy, figures.drop_points
     return (
         "–" if accuracy is None else f"{100 * accuracy:.2f}",
         "–" if lost is None else f"{max(lost, 0.0) if abs(lost) < 5e-3 else lost:.2f}",
         _number(figures.latency_ms("p50", threads)),
         _number(figures.latency_ms("p95", threads)),
+        "–"
+        if (speedup := figures.latencies_ms.get(threads, {}).get("speedup")) is None
+        else f"{speedup:.2f}",
         "–" if figures.size_bytes is None else size(figures.size_bytes),
         "–" if figures.memory_bytes is None else size(figures.memory_bytes),
     )

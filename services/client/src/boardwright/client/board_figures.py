@@ -51,7 +51,7 @@ class BoardFigures:
         artifact, why = self._built_or_found(variant, board, progress)
         if artifact is None:
             graph = self._client.models.variant(variant).graph
-            told = f"no measurement for that board: it was not built for it: {why}"
+            told = f"no measurement for that board: it was not built for it: {_brief(why)}"
             return Costs(size_bytes=graph.size_bytes, missing={"latency": told, "memory": told})
         if is_baseline:
             self._baselines[board] = artifact.name
@@ -60,7 +60,7 @@ class BoardFigures:
             why = self._measure(artifact, board, progress)
             found = self._known(artifact, board) if not why else found
         if why and not found.latencies_ms:
-            told = f"no measurement for that board: {why}"
+            told = f"no measurement for that board: {_brief(why)}"
             found.missing.update({"latency": told} | ({"memory": told} if found.memory_bytes is None else {}))
         return found
 
@@ -93,6 +93,11 @@ class BoardFigures:
 
     def _known(self, artifact: pb.Artifact, board: str) -> Costs:
         return costs_of(artifact, board, self._client.models.measurements(artifact.name))
+
+
+def _brief(message: str) -> str:
+    """The first sentence of a refusal: the rest says what else could be asked for, which is not for here."""
+    return message.partition(". ")[0].removesuffix(".")
 
 
 def costs_of(artifact: pb.Artifact, board: str, measurements: Iterable[pb.Measurement]) -> Costs:
