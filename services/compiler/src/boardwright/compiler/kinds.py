@@ -71,6 +71,7 @@ QUANTIZE = StepKind(
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
+        "granularity": "profile",
         "samples": 300,
         "protect": True,
         "correct_bias": True,

@@ -174,3 +174,12 @@ def test_schemes_come_from_profiles():
         scheme_for({"bits": 4})
     with pytest.raises(QuantizationFailed, match="choose one of"):
         scheme_for({"weight_type": "int4"})
+
+
+def test_granularity_overrides_the_profile_only_when_asked():
+    from boardwright.compiler.engine.scheme import with_granularity
+
+    for scheme in PROFILES.values():
+        assert with_granularity(scheme, "profile") == scheme
+        assert with_granularity(scheme, "per-tensor").label.endswith("per-tensor")
+        assert with_granularity(scheme, "per-channel").label.endswith("per-channel")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from boardwright.compiler.engine.errors import QuantizationFailed
@@ -105,3 +105,10 @@ def scheme_for(profile: str | Mapping[str, Any]) -> QuantizationScheme:
     if "operators" in values:
         values["operators"] = tuple(values["operators"])
     return QuantizationScheme(**values)
+
+
+def with_granularity(scheme: QuantizationScheme, granularity: str) -> QuantizationScheme:
+    """Return the scheme with weight scales ``per-channel`` or ``per-tensor``; ``profile`` leaves it as it is."""
+    if granularity == "profile":
+        return scheme
+    return replace(scheme, per_channel=granularity == "per-channel")

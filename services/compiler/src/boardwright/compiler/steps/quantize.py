@@ -26,7 +26,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
 
     from boardwright.compiler.engine.graph.inspect import graph_inputs
     from boardwright.compiler.engine.quantize import quantize
-    from boardwright.compiler.engine.scheme import scheme_for
+    from boardwright.compiler.engine.scheme import scheme_for, with_granularity
     from boardwright.model import preprocess
 
     parameters = request.parameters
@@ -42,7 +42,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         done = quantize(
             model,
             feeds,
-            scheme_for(parameters["profile"]),
+            with_granularity(scheme_for(parameters["profile"]), parameters["granularity"]),
             exclude=parameters["exclude"],
             protect_automatically=parameters["protect"],
             correct_biases=parameters["correct_bias"],
