@@ -108,7 +108,7 @@ def scheme_for(profile: str | Mapping[str, Any]) -> QuantizationScheme:
 
 
 def with_granularity(scheme: QuantizationScheme, granularity: str) -> QuantizationScheme:
-    """Return the scheme with weight scales ``per-channel`` or ``per-tensor``; ``profile`` leaves it as it is."""
+    """Return the scheme with weight scales ``per-channel`` or ``per-tensor``; ``profile`` leaves them."""
     if granularity == "profile":
         return scheme
     return replace(scheme, per_channel=granularity == "per-channel")
