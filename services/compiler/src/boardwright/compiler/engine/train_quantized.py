@@ -2,8 +2,8 @@
 
 Post-training quantization rounds a finished network. Here the network is trained a little more while it
 rounds where its device will: scales learn where to cut off, weights move off the edges between two steps, and
-each layer gets used to the noise of those before it. With labels (classification), or self-distilled: the float
-network answers, the rounding one learns to answer alike, and unlabelled calibration images are enough.
+each layer gets used to the noise of those before it. With labels (classification), or self-distilled: the
+float network answers, the rounding one learns to answer alike, and unlabelled calibration images are enough.
 
 When it pays: per-tensor schemes, depthwise layers, 7-bit weights, and whatever has lost more than a point
 by ``quantize``. What it costs: every epoch is about five times the time of running the images once.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from boardwright.compiler.engine.errors import DatasetUnfit
+from boardwright.compiler.engine.training.augmentation import augment
 from boardwright.compiler.engine.training.options import DataOptions
 from boardwright.model import InputSpec, preprocess
 
@@ -43,6 +44,16 @@ class Batch:
                 "self-distilled (objective: self-distilled).",
             )
         return self.labels
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """Return the batch in parts of at most ``size`` samples."""
+        for start in range(0, len(self), size):
+            place = slice(start, start + size)
+            yield Batch(
+                {name: value[place] for name, value in self.inputs.items()},
+                None if self.labels is None else self.labels[place],
+                self.names[place],
+            )
 
 
 class Source(Protocol):
@@ -98,14 +109,29 @@ class DatasetSource:
 
 
 class ImageBatches:
-    """Shuffled batches of preprocessed images; see ``DataOptions``."""
+    """Shuffled batches of preprocessed images; see ``DataOptions``.
 
-    def __init__(self, source: Source, spec: InputSpec, options: DataOptions, seed: int = 0) -> None:
+    ``any_size`` says that the network takes inputs of other sizes (``GraphNetwork.takes_size``): multi-scale
+    then changes the tensor's size, and otherwise the size of what is shown in it. The same seed and epoch
+    give the same batches.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        spec: InputSpec,
+        options: DataOptions,
+        seed: int = 0,
+        *,
+        any_size: bool = False,
+    ) -> None:
         self._source, self._spec, self._options, self._seed = source, spec, options, seed
+        self._any_size = any_size
         count = len(source)
         wanted = min(count, options.samples or count)
         self._indices = [number * count // wanted for number in range(wanted)]
         self._labels = source.labels()
+        self._chances = self._resampling_chances()
 
     def __len__(self) -> int:
         return -(-len(self._indices) // self._options.batch_size)
@@ -117,14 +143,11 @@ class ImageBatches:
             DatasetUnfit: LABELS_MISSING, LABELS_DO_NOT_FIT.
         """
         counts = [0] * classes
-        for index in self._indices:
-            label = self._labels[index]
-            if label is None:
-                raise DatasetUnfit("LABELS_MISSING", "Some samples have no class label: label the dataset.")
+        for label in self._known_labels():
             if not 0 <= label < classes:
                 raise DatasetUnfit(
                     "LABELS_DO_NOT_FIT",
-                    f"A sample has class {label}, and the model knows 0 to {classes - 1}.",
+                    f"A sample has class {label}, and the model knows 0 to {classes - 1}: correct it.",
                 )
             counts[label] += 1
         return counts
@@ -132,20 +155,64 @@ class ImageBatches:
     def epoch(self, number: int) -> Iterator[Batch]:
         """Return the batches of one epoch."""
         rng = np.random.default_rng((self._seed, number))
-        order = rng.permutation(self._indices)
-        for start in range(0, len(order), self._options.batch_size):
+        count = len(self._indices)
+        if self._chances is None:
+            order = rng.permutation(self._indices)
+        else:
+            order = rng.choice(self._indices, count, p=self._chances)
+        for start in range(0, count, self._options.batch_size):
             chosen = [int(index) for index in order[start : start + self._options.batch_size]]
-            yield self._batch(chosen)
+            yield self._batch(chosen, rng)
 
-    def _batch(self, chosen: list[int]) -> Batch:
+    def _batch(self, chosen: list[int], rng: np.random.Generator) -> Batch:
+        spec, zoom = self._spec, 1.0
+        if self._options.multi_scale:
+            zoom = 1 + self._options.multi_scale * rng.uniform(-1, 1)
+            if self._any_size:
+                spec, zoom = _scaled(spec, zoom), 1.0
         names, arrays = [], []
         for name, image in self._source.read(chosen):
             names.append(name)
-            arrays.append(preprocess(image, self._spec)[0])
+            shown = augment(image, self._options, rng, zoom=zoom, fill=spec.pad_value)
+            arrays.append(preprocess(shown, spec)[0])
         labels = [self._labels[index] for index in chosen]
         known = [label for label in labels if label is not None]
         return Batch(
-            {self._spec.name: torch.from_numpy(np.concatenate(arrays))},
+            {spec.name: torch.from_numpy(np.concatenate(arrays))},
             torch.tensor(known) if len(known) == len(labels) else None,
             tuple(names),
         )
+
+    def _known_labels(self) -> list[int]:
+        found = [self._labels[index] for index in self._indices]
+        known = [label for label in found if label is not None]
+        if len(known) < len(found):
+            raise DatasetUnfit(
+                "LABELS_MISSING",
+                f"{len(found) - len(known)} of {len(found)} samples have no class label: label the dataset, "
+                "or train self-distilled without class weights and resampling.",
+            )
+        return known
+
+    def _resampling_chances(self) -> np.ndarray[Any, Any] | None:
+        if self._options.resampling == "none" or not self._indices:
+            return None
+        labels = np.array(self._known_labels())
+        _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        power = 1.0 if self._options.resampling == "balanced" else 0.5
+        chances: np.ndarray[Any, Any] = (1.0 / counts[place]) ** power
+        chances /= chances.sum()
+        return chances
+
+
+def _scaled(spec: InputSpec, factor: float) -> InputSpec:
+    """Return ``spec`` at another size, in steps that networks which halve their input can take."""
+    smallest = min(spec.height, spec.width)
+    step = 32 if smallest >= 96 else 8 if smallest >= 24 else 2
+    height, width = (max(step, round(side * factor / step) * step) for side in (spec.height, spec.width))
+    if spec.resize == "none":  # demands the image's own size, which another input size cannot have
+        return replace(spec, height=height, width=width, resize="stretch")
+    shorter = spec.resize_shorter
+    if shorter is not None:
+        shorter = max(height, width, round(shorter * max(height / spec.height, width / spec.width)))
+    return replace(spec, height=height, width=width, resize_shorter=shorter)

@@ -107,6 +107,26 @@ class GraphNetwork(torch.nn.Module):  # type: ignore[misc]
             )
         return {name: values[name] for name in (*wanted, *self.output_names)}
 
+    def takes_size(self, height: int, width: int, layout: str = "NCHW") -> bool:
+        """Tell whether the graph runs on images of another size, and gives outputs of the same shapes."""
+        native = self._example()
+        axes = (2, 3) if layout == "NCHW" else (1, 2)
+        shape = list(native.shape)
+        if len(shape) != 4:
+            return False
+        shape[axes[0]], shape[axes[1]] = height, width
+        with torch.no_grad(), _evaluating(self):
+            try:
+                expected = [tuple(output.shape) for output in self(native)]
+                return [tuple(output.shape) for output in self(native.new_zeros(shape))] == expected
+            except (EngineError, RuntimeError):
+                return False
+
+    def _example(self) -> Tensor:
+        """Return zeros of the first input's shape."""
+        value = next(v for v in self.graph.graph.input if v.name == self.input_names[0])
+        return torch.zeros([axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim])
+
     def _run(self, inputs: Inputs, keep: frozenset[str]) -> dict[str, Tensor]:
         given = {self.input_names[0]: inputs} if isinstance(inputs, Tensor) else dict(inputs)
         first = given[self.input_names[0]]
