@@ -49,6 +49,10 @@ def _graph_environment() -> Mapping[str, str]:
     return {**_versions("onnx", "onnxruntime"), "integer-arithmetic": integer_arithmetic()}
 
 
+def _distill_environment() -> Mapping[str, str]:
+    return _versions("onnx", "onnxruntime", "torch", "ultralytics")
+
+
 IMPORT = StepKind(
     "compile/import",
     version="1",
@@ -111,6 +115,49 @@ QUANTIZE_WEIGHTS = StepKind(
     requires=Requirements(memory_bytes=6 * GIB, time_limit_seconds=3600),
     environment=_graph_environment,
 )
+PROFILE = StepKind(
+    "compile/profile",
+    version="1",
+    determinism=Determinism.OBSERVED,
+    defaults={"threads": 1, "runs": 20, "torch": True},
+    requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=1800),
+    environment=_graph_environment,
+)
+DISTILL = StepKind(
+    "compile/distill",
+    version="1",
+    determinism=Determinism.SEEDED,
+    defaults={
+        "teacher": None,
+        "teacher_import": None,
+        "objective": "auto",
+        "temperature": 4.0,
+        "alpha": 0.9,
+        "layers": [],
+        "feature_loss": "match",
+        "feature_weight": 1.0,
+        "score_threshold": 0.05,
+        "teacher_weight": 6.0,
+        "augment": True,
+        "samples": None,
+        "epochs": 10,
+        "steps": None,
+        "batch_size": 16,
+        "learning_rate": None,
+        "optimizer": "adamw",
+        "weight_decay": None,
+        "flip": False,
+        "scale_jitter": 0.0,
+        "color_jitter": 0.0,
+        "multi_scale": 0.0,
+        "resampling": "none",
+        "patience": 0,
+        "time_limit_seconds": None,
+        "fail_if_information_lost": True,
+    },
+    requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),
+    environment=_distill_environment,
+)
 EVALUATE = StepKind(
     "compile/evaluate",
     version="1",
@@ -127,6 +174,8 @@ KINDS: Mapping[str, StepKind] = {
         QUANTIZE,
         QUANTIZE_DYNAMIC,
         QUANTIZE_WEIGHTS,
+        PROFILE,
         EVALUATE,
+        DISTILL,
     )
 }

@@ -19,6 +19,7 @@ BASELINE = "baseline"
 CALIBRATION_RECORD = "calibration-record.json"
 PROTECTION = "protection.json"
 RECOVERED_MODEL = "recovered.onnx"
+PROFILE = "profile.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,16 @@ PASSES: Mapping[str, PassKind] = {
             "compile/quantize-weights",
             optional_datasets=(CALIBRATION,),
             makes_variant="packed",
+        ),
+        PassKind("profile", "compile/profile", optional_datasets=(CALIBRATION,), gives=(PROFILE,)),
+        PassKind(
+            "distill",
+            "compile/distill",
+            optional_datasets=(TRAINING, CALIBRATION),
+            needs_one_of=(TRAINING, CALIBRATION),
+            makes_variant="distilled",
+            beside_baseline=True,
+            trains=True,
         ),
         PassKind(
             "evaluate",

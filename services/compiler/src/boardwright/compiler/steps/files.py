@@ -144,6 +144,23 @@ def optional_finding(request: StepRequest, model: onnx.ModelProto, baseline: onn
     return check_information(model, baseline, open_dataset(request, "calibration"), input_spec, output_spec)
 
 
+def one_feed(request: StepRequest, model: onnx.ModelProto, input_spec: InputSpec) -> dict[str, Any]:
+    """Return one preprocessed input: the first calibration sample, or seeded noise without a dataset."""
+    import numpy as np
+
+    from boardwright.compiler.engine.graph.inspect import graph_inputs
+    from boardwright.model import preprocess
+
+    if "calibration" in request.inputs:
+        image = next(iter(open_dataset(request, "calibration").samples(1))).image
+    else:
+        shape = (input_spec.height, input_spec.width, 3)
+        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    batch = graph_inputs(model)[input_spec.name][0][0]
+    tensor = preprocess(image, input_spec)[0]
+    return {input_spec.name: np.repeat(tensor, batch if isinstance(batch, int) else 1, axis=0)}
+
+
 def write_model(request: StepRequest, model: onnx.ModelProto) -> OutputFile:
     return write_bytes(request, MODEL, model.SerializeToString(deterministic=True), ONNX_TYPE)
 

@@ -35,11 +35,16 @@ def open_session(
     level: str = "all",
     optimized_path: Path | None = None,
     disabled: tuple[str, ...] = (),
+    profile_prefix: Path | None = None,
+    exact: bool = True,
+    in_order: bool = False,
 ) -> Any:
     """Return an ``onnxruntime.InferenceSession`` on the CPU.
 
-    ``threads`` 0 leaves the runtime's default. ``level`` is ``none``, ``basic`` (hardware-neutral), ``extended``
-    (fusions) or ``all`` (the layout of this CPU's kernels as well). ``disabled`` names optimisations of the runtime that are left out (``ConvBNFusion``).
+    ``threads`` 0 leaves the runtime's default. ``level`` is ``none``, ``basic`` (hardware-neutral),
+    ``extended`` (fusions) or ``all`` (this CPU's layouts as well). ``disabled`` names optimisations of the
+    runtime that are left out (``ConvBNFusion``). With ``profile_prefix`` the session records a trace, whose
+    path ``end_profiling()`` returns. ``exact`` False takes the kernels of a deployed session, for timing.
 
     Raises:
         EngineError: RUNTIME_REFUSED, when the runtime does not accept the graph; its own words are repeated.
@@ -49,7 +54,8 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
-    options.add_session_config_entry(_EXACT_PRODUCTS, "1")
+    if exact:
+        options.add_session_config_entry(_EXACT_PRODUCTS, "1")
     levels = {
         "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
         "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -57,6 +63,11 @@ def open_session(
         "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
     }
     options.graph_optimization_level = levels[level]
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
+    if in_order:
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
     left_out = {"disabled_optimizers": list(disabled)} if disabled else {}
