@@ -1,0 +1,184 @@
+"""Plots as SVG, each an element of its own that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from boardwright.compiler.engine.errors import DependencyMissing
+from boardwright.compiler.engine.report.content import Plot
+from boardwright.compiler.engine.report.data import IMPORT, MadeVariant, ReportData
+from boardwright.compiler.engine.report.wording import metric_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH_INCHES = 7.2
+_MOST_LETTERS = 38
+_INK, _GRID, _MAIN, _LOW, _GOOD = "#1f2933", "#d5dbe1", "#2f6fab", "#c2563d", "#3a8f62"
+_STYLE = {
+    "svg.hashsalt": "boardwright",
+    "svg.fonttype": "path",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _GRID,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+}
+
+
+def pareto(data: ReportData) -> Plot | None:
+    """Accuracy over latency on the board, or over size where nothing was measured; the front is joined."""
+    points = [(variant, *place) for variant in data.variants if (place := _place(data, variant)) is not None]
+    by_latency = all(_latency(data, variant) is not None for variant, _, _ in points)
+    if len(points) < 2:
+        return None
+    if not by_latency:
+        points = [(variant, variant.size_bytes / 1e6, accuracy) for variant, _, accuracy in points]
+    front = sorted(
+        (cost, accuracy)
+        for variant, cost, accuracy in points
+        if not any((c <= cost and a >= accuracy) and (c, a) != (cost, accuracy) for _, c, a in points)
+    )
+    what = f"p50 on {data.board}, one thread, ms" if by_latency else "size, MB"
+    with _figure(3.9) as (figure, axes):
+        axes.plot([x for x, _ in front], [y for _, y in front], color=_GOOD, linewidth=1.2, zorder=1)
+        for variant, cost, accuracy in points:
+            color = _INK if variant.kind == IMPORT else _GOOD if (cost, accuracy) in front else _LOW
+            axes.scatter([cost], [accuracy], color=color, s=32, zorder=2)
+        _label(axes, points)
+        axes.grid(True)
+        axes.margins(0.12, 0.16)
+        axes.set_xlabel(what)
+        axes.set_ylabel(f"{metric_name(data)}, %")
+        axes.set_title("Accuracy and cost: nothing beats what lies on the line")
+        return Plot("pareto", f"{metric_name(data)} of each variant over {what}", _svg(figure))
+
+
+def bars(name: str, title: str, entries: Sequence[tuple[str, float]], unit: str) -> Plot:
+    """Horizontal bars in the given order, the first on top."""
+    with _figure(1.0 + 0.21 * len(entries)) as (figure, axes):
+        places = range(len(entries))
+        values = [value for _, value in entries]
+        axes.barh(places, values, color=[_LOW if value < 0 else _MAIN for value in values], height=0.68)
+        axes.set_yticks(places, [_short(label) for label, _ in entries])
+        axes.invert_yaxis()
+        axes.grid(True, axis="x")
+        axes.set_xlabel(unit)
+        axes.set_title(title)
+        return Plot(name, title, _svg(figure))
+
+
+def ranges(name: str, title: str, entries: Sequence[tuple[str, float, float]]) -> Plot:
+    """From low to high, on a scale that is linear around 0 and logarithmic beyond 1."""
+    with _figure(1.0 + 0.21 * len(entries)) as (figure, axes):
+        places = range(len(entries))
+        axes.barh(
+            places,
+            [high - low for _, low, high in entries],
+            left=[low for _, low, _ in entries],
+            color=_MAIN,
+            height=0.68,
+        )
+        if max((max(abs(low), abs(high)) for _, low, high in entries), default=0) > 50:
+            axes.set_xscale("symlog", linthresh=1.0)
+        axes.axvline(0, color=_INK, linewidth=0.8)
+        axes.set_yticks(places, [_short(label) for label, _, _ in entries])
+        axes.invert_yaxis()
+        axes.grid(True, axis="x")
+        axes.set_title(title)
+        return Plot(name, f"{title}: smallest to largest value", _svg(figure))
+
+
+def calibration_curve(data: ReportData, series: Sequence[tuple[int, MadeVariant]]) -> Plot | None:
+    """Accuracy over the number of calibration samples, with the baseline's as a line."""
+    places = [(count, value) for count, variant in series if (value := data.accuracy(variant)) is not None]
+    if len(places) < 2:
+        return None
+    with _figure(3.2) as (figure, axes):
+        axes.plot([x for x, _ in places], [y for _, y in places], "o-", color=_MAIN, markersize=5)
+        base = data.accuracy(data.baseline) if data.baseline is not None else None
+        if base is not None:
+            axes.axhline(base, color=_INK, linewidth=1, linestyle="--")
+            axes.annotate("baseline", (places[0][0], base), xytext=(0, 4), textcoords="offset points")
+        axes.set_xscale("log")
+        axes.set_xticks([x for x, _ in places], [str(x) for x, _ in places])
+        axes.minorticks_off()
+        axes.margins(0.08, 0.2)
+        axes.grid(True)
+        axes.set_xlabel("calibration samples")
+        axes.set_ylabel(f"{metric_name(data)}, %")
+        axes.set_title("Accuracy and calibration size")
+        return Plot("calibration-size", "Accuracy over the number of calibration samples", _svg(figure))
+
+
+def _latency(data: ReportData, variant: MadeVariant) -> float | None:
+    cost = data.cost(variant)
+    return cost.figure("p50_ms") if cost is not None else None
+
+
+def _place(data: ReportData, variant: MadeVariant) -> tuple[float, float] | None:
+    accuracy, latency = data.accuracy(variant), _latency(data, variant)
+    if accuracy is None or not variant.size_bytes:
+        return None
+    return (latency if latency is not None else variant.size_bytes / 1e6), accuracy
+
+
+def _label(axes: Axes, points: Sequence[tuple[MadeVariant, float, float]]) -> None:
+    """Names beside the points; those of points that lie together are stacked."""
+    spread_x = (max(x for _, x, _ in points) - min(x for _, x, _ in points)) or 1.0
+    spread_y = (max(y for _, _, y in points) - min(y for _, _, y in points)) or 1.0
+    taken: list[tuple[float, float]] = []
+    for variant, x, y in sorted(points, key=lambda held: (held[1], -held[2])):
+        place = (x / spread_x, y / spread_y)
+        near = sum(abs(place[0] - a) < 0.2 and abs(place[1] - b) < 0.06 for a, b in taken)
+        taken.append(place)
+        axes.annotate(
+            _short(variant.name),
+            (x, y),
+            xytext=(6, 5 - 10 * near),
+            textcoords="offset points",
+            fontsize=8,
+        )
+
+
+@contextmanager
+def _figure(height_inches: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure with one pair of axes in the report's style; nothing global is changed."""
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DependencyMissing(
+            "DEPENDENCY_MISSING", "Plots need matplotlib: pip install 'boardwright-compiler[report]'."
+        ) from error
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def _svg(figure: Figure) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = stream.getvalue()
+    return text[text.index("<svg") :].strip()
+
+
+def _short(label: str) -> str:
+    """A label that fits: the end of a layer's path tells more than its beginning; control characters go."""
+    clean = "".join(letter if letter.isprintable() else "·" for letter in label)
+    return clean if len(clean) <= _MOST_LETTERS else "…" + clean[1 - _MOST_LETTERS :]
