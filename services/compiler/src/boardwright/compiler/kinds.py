@@ -85,6 +85,27 @@ QUANTIZE = StepKind(
     requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=3600),
     environment=_graph_environment,
 )
+PROTECT = StepKind(
+    "compile/protect",
+    version="1",
+    determinism=Determinism.PURE,
+    defaults={
+        "profile": "x86-vnni",
+        "samples": 300,
+        "rules": [
+            "join", "tail", "selection", "attention", "normalization", "weights", "pocket", "first", "last",
+            "gate",
+        ],
+        "exclude": [],
+        "sensitivity": True,
+        "sensitivity_samples": 4,
+        "measured_units": 24,
+        "budget": {"max_drop": None, "max_latency_ms": None},
+        "budget_samples": 64,
+    },
+    requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=7200),
+    environment=_graph_environment,
+)  # fmt: skip
 QUANTIZE_DYNAMIC = StepKind(
     "compile/quantize-dynamic",
     version="1",
@@ -160,9 +181,16 @@ DISTILL = StepKind(
 )
 EVALUATE = StepKind(
     "compile/evaluate",
-    version="1",
+    version="2",
     determinism=Determinism.PURE,
-    defaults={"samples": None, "fail_if_information_lost": True},
+    defaults={
+        "samples": None,
+        "scales": [],
+        "augment_flip": False,
+        "augment_scales": [],
+        "augment_merge": "nms",
+        "fail_if_information_lost": True,
+    },
     requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=7200),
     environment=_graph_environment,
 )
@@ -171,6 +199,7 @@ KINDS: Mapping[str, StepKind] = {
     kind.name: kind
     for kind in (
         IMPORT,
+        PROTECT,
         QUANTIZE,
         QUANTIZE_DYNAMIC,
         QUANTIZE_WEIGHTS,

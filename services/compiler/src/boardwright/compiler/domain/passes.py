@@ -56,6 +56,15 @@ PASSES: Mapping[str, PassKind] = {
     for kind in (
         PassKind("import", "compile/import", makes_variant=BASELINE),
         PassKind(
+            "protect",
+            "compile/protect",
+            datasets=(CALIBRATION,),
+            optional_datasets=(EVALUATION,),
+            gives=(PROTECTION,),
+            takes=(CALIBRATION_RECORD, PROFILE),
+            for_profile=True,
+        ),
+        PassKind(
             "quantize",
             "compile/quantize",
             datasets=(CALIBRATION,),

@@ -3,10 +3,10 @@
 - ``importing`` (pass ``import``): a checkpoint of any format becomes ONNX with InputSpec and OutputSpec.
   ``checkpoint/`` judges the file first; ``export`` and ``specs`` do the parts.
 - ``observe``: ranges of activations over samples, in constant memory.
-- ``protect``: what must stay in floating point, and why, in sentences.
+- ``protect/``: what must stay in floating point, and why, in sentences; sensitivity, budgets, causes.
 - ``recover``: gives back what rounding took: bias correction.
 - ``quantize``: static INT8 by a ``scheme``; it observes, protects, recovers, and checks its result.
-- ``evaluate``: accuracy, parity with the baseline, and (``quality``) whether information was lost.
+- ``evaluate/``: accuracy, parity with the baseline, and (``quality``) whether information was lost.
 - ``graph/``: topology, preparation, sessions. ``limits``, ``errors``: bounds and refusals.
 
 >>> from pathlib import Path

@@ -89,7 +89,7 @@ def quantize(
     prepared = prepare_graph(model)
     _check_quantizable(prepared)
     record = observe(prepared, feeds, threads=threads, on_sample=on_sample)
-    exclusions = protect(prepared, record.ranges) if protect_automatically else ()
+    exclusions = protect(prepared, record.ranges, scheme) if protect_automatically else ()
     requested = _requested_exclusion(prepared, tuple(exclude))
     if requested:
         exclusions = (*exclusions, requested)

@@ -28,14 +28,17 @@ def wide_join_ratio(magnitudes: list[float]) -> float:
 
 
 def find_joins(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[int]]]:
-    """Return the joins that one scale does not fit, with what belongs to them."""
-    found = []
+    """Return the joins that one scale does not fit, with what belongs to them; the widest copies first."""
+    wide = []
     for index in range(len(subject.nodes)):
-        if index in taken:
-            continue
         magnitudes = joined_magnitudes(subject, index)
         ratio = wide_join_ratio(list(magnitudes.values()))
-        if ratio < JOIN_RATIO:
+        if ratio >= JOIN_RATIO:
+            wide.append((subject.nodes[index].op_type in _SUMS, -ratio, index, magnitudes))
+    found = []
+    for _, negative, index, magnitudes in sorted(wide, key=lambda entry: entry[:3]):
+        ratio = -negative
+        if index in taken:
             continue
         if subject.nodes[index].op_type in _SUMS:
             nodes = {index}

@@ -1,0 +1,116 @@
+"""Rules that pay or do not, model by model: first layers, last layers and gates, each tried by measuring.
+
+Custom keeps the first and the last layer in floating point. On most networks that buys nothing and costs
+latency. Here a group stays in floating point only if the outputs' noise falls by a quarter without it, and
+its multiplications are few.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from boardwright.compiler.engine.graph.topology import describe
+from boardwright.compiler.engine.observe import Feed
+from boardwright.compiler.engine.protect.conversions import conversions_caused
+from boardwright.compiler.engine.protect.exclusion import Exclusion
+from boardwright.compiler.engine.protect.latency import macs_of
+from boardwright.compiler.engine.protect.noise import noisy_units
+from boardwright.compiler.engine.protect.propagation import last_layers
+from boardwright.compiler.engine.protect.sensitivity import OutputNoise
+from boardwright.compiler.engine.protect.structure import Subject
+
+MEASURED_RULES = ("first", "last", "gate")
+
+_PAYS_DB = 1.25
+_MOST_MACS = 0.1
+_POOLS = frozenset({"GlobalAveragePool", "ReduceMean"})
+_GATES = frozenset({"Sigmoid", "HardSigmoid", "Clip", "HardSwish"})
+_LONGEST_GATE = 12
+
+
+def measured_exclusions(
+    subject: Subject,
+    feeds: Iterable[Feed],
+    excluded: Collection[str] = (),
+    *,
+    rules: Collection[str] = MEASURED_RULES,
+    threads: int = 0,
+) -> tuple[Exclusion, ...]:
+    """Return the groups of nodes that pay on the first of ``feeds``, each with what it buys in its reason."""
+    units = noisy_units(subject, excluded)
+    groups = {
+        rule: nodes
+        for rule, nodes in candidate_groups(subject).items()
+        if rule in rules and any(unit.node in nodes for unit in units)
+    }
+    feed = next(iter(feeds), None)
+    if not groups or feed is None:
+        return ()
+    noise = OutputNoise(subject, units, feed, threads=threads)
+    everything = noise.together()
+    total = max(sum(macs_of(subject, index) for index in subject.layers), 1)
+    kept = {index for index, node in enumerate(subject.nodes) if node.name in set(excluded)}
+    found = []
+    for rule, nodes in groups.items():
+        without = noise.without({number for number, unit in enumerate(units) if unit.node in nodes})
+        gain = 10 * math.log10(max(everything, 1e-12) / max(without, 1e-12))
+        share = sum(macs_of(subject, index) for index in nodes) / total
+        if gain < _PAYS_DB or share > _MOST_MACS:
+            continue
+        exclusion = Exclusion(rule, subject.names(nodes), _reason(subject, rule, nodes, gain, share))
+        found.append(replace(exclusion, conversions=conversions_caused(subject, nodes, kept)))
+    return tuple(found)
+
+
+def candidate_groups(subject: Subject) -> dict[str, set[int]]:
+    """Return by rule the nodes whose protection may pay."""
+    topology = subject.topology
+    behind: set[int] = set()
+    for index in sorted(subject.layers):
+        behind |= topology.walk([index], topology.consumers, lambda _: False)
+    first = subject.layers - behind
+    groups = {"first": first, "last": set(last_layers(subject)), "gate": gates(subject)}
+    return {rule: nodes for rule, nodes in groups.items() if nodes}
+
+
+def gates(subject: Subject) -> set[int]:
+    """Return the layers of squeeze-excite gates: pooled, squeezed, and multiplied with what was pooled."""
+    topology = subject.topology
+    found: set[int] = set()
+    for index, node in enumerate(subject.nodes):
+        if node.op_type != "Mul" or len(topology.producers(index)) != 2:
+            continue
+        for gate in topology.producers(index):
+            other = next((name for name in topology.producers(index) if name != gate), None)
+            if other is None or subject.nodes[gate].op_type not in _GATES | {"Mul", "Div"}:
+                continue
+            before = topology.walk(
+                [gate], topology.producers, lambda node: subject.nodes[node].op_type in _POOLS
+            )
+            pools = {
+                producer
+                for member in before | {gate}
+                for producer in topology.producers(member)
+                if subject.nodes[producer].op_type in _POOLS
+            }
+            small = len(before) <= _LONGEST_GATE and 1 <= len(before & subject.layers) <= 3
+            if small and any(other in topology.producers(pool) for pool in pools):
+                found |= {member for member in before | {gate} if member not in pools}
+    return found
+
+
+def _reason(subject: Subject, rule: str, nodes: set[int], gain: float, share: float) -> str:
+    layers = sorted(nodes & subject.layers)
+    named = ", ".join(describe(subject.nodes[index]) for index in layers[:3])
+    more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+    what = {
+        "first": "read the input",
+        "last": "give the answer, and round it to 256 steps",
+        "gate": "weigh channels from a few pooled values",
+    }[rule]
+    return (
+        f"{named}{more} {what}: measured on a sample, the outputs' noise falls by {gain:.1f} dB without "
+        f"their rounding, for {100 * share:.1f} % of the multiplications."
+    )

@@ -1,0 +1,207 @@
+"""Pass ``protect`` as a whole: rules, measured rules, sensitivity, budget, into what ``quantize`` reads."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.observe import CalibrationRecord, Feed, observe
+from boardwright.compiler.engine.protect.budget import Budget, BudgetResult, fit_budget
+from boardwright.compiler.engine.protect.conversions import count_conversions, integer_nodes
+from boardwright.compiler.engine.protect.exclusion import Exclusion, excluded_names
+from boardwright.compiler.engine.protect.latency import LayerTimes, latency_model
+from boardwright.compiler.engine.protect.measured import MEASURED_RULES, measured_exclusions
+from boardwright.compiler.engine.protect.metric import TaskMetric
+from boardwright.compiler.engine.protect.rules import RULES, protect
+from boardwright.compiler.engine.protect.sensitivity import Sensitivity, measure_sensitivity
+from boardwright.compiler.engine.protect.structure import Subject
+from boardwright.compiler.engine.scheme import QuantizationScheme
+
+if TYPE_CHECKING:
+    import onnx
+
+SCHEMA = "boardwright.protection.v1"
+ALL_RULES = (*RULES, *MEASURED_RULES)
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectionOptions:
+    """What to look for. ``rules`` are names of ``ALL_RULES``; ``exclude`` names further nodes.
+
+    ``sensitivity`` measures what each unit costs, on at most ``samples`` feeds, ``measured_units`` of them
+    alone. ``budget`` is what may be lost; it needs a metric. ``times`` are measured times of layers.
+    """
+
+    rules: tuple[str, ...] = ALL_RULES
+    exclude: tuple[str, ...] = ()
+    sensitivity: bool = True
+    samples: int = 4
+    measured_units: int = 24
+    budget: Budget = field(default_factory=Budget)
+    times: LayerTimes | None = None
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            if rule not in ALL_RULES:
+                near = difflib.get_close_matches(rule, ALL_RULES, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise EngineError(
+                    "RULE_UNKNOWN",
+                    f"There is no rule {rule!r}.{hint} The rules are {', '.join(ALL_RULES)}.",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What stays in floating point, why, and what was measured to decide it.
+
+    ``conversions`` is how many tensors pass between integers and floats in the whole graph.
+    """
+
+    scheme: QuantizationScheme
+    exclusions: tuple[Exclusion, ...]
+    conversions: int
+    sensitivity: Sensitivity | None = None
+    budget: BudgetResult | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the file ``protection.json`` as JSON-able values."""
+        return {
+            "schema": SCHEMA,
+            "scheme": self.scheme.label,
+            "exclusions": [found.to_json() for found in self.exclusions],
+            "conversions": self.conversions,
+            "sensitivity": self.sensitivity.to_json() if self.sensitivity else [],
+            "sensitivity_method": self.sensitivity.describe() if self.sensitivity else {},
+            "budget": self.budget.to_json() if self.budget else {},
+        }
+
+
+def read_exclusions(values: Mapping[str, Any]) -> tuple[Exclusion, ...]:
+    """Return the exclusions of a ``protection.json``.
+
+    Raises:
+        EngineError: PROTECTION_UNKNOWN, when it is of another schema.
+    """
+    if values.get("schema") != SCHEMA:
+        raise EngineError("PROTECTION_UNKNOWN", f"This is no protection of schema {SCHEMA}: protect again.")
+    return tuple(Exclusion.from_json(found) for found in values["exclusions"])
+
+
+def protect_model(
+    model: onnx.ModelProto,
+    feeds: Callable[[], Iterable[Feed]],
+    scheme: QuantizationScheme,
+    options: ProtectionOptions | None = None,
+    *,
+    record: CalibrationRecord | None = None,
+    metric: Callable[[], TaskMetric] | None = None,
+    threads: int = 0,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> Protection:
+    """Return what of the float32 ``model`` has to stay in floating point under ``scheme``.
+
+    ``feeds`` gives the preprocessed calibration samples each time it is called. ``record`` saves observing
+    them. ``metric`` makes the task metric that a budget on the loss is verified with.
+
+    Raises:
+        QuantizationFailed: NODE_UNKNOWN; see ``prepare_graph``.
+        EngineError: METRIC_MISSING, when a loss is bounded and there is no metric; RECORD_DOES_NOT_FIT; see
+            ``observe``.
+    """
+    options = options or ProtectionOptions()
+    prepared = prepare_graph(model)
+    if record is None:
+        on_stage("observing")
+        record = observe(prepared, feeds(), threads=threads)
+    _check_record(prepared, record)
+    on_stage("looking at structure and ranges")
+    subject = Subject(prepared, record.ranges, scheme)
+    found = list(
+        protect(prepared, record.ranges, scheme, rules=[rule for rule in options.rules if rule in RULES])
+    )
+    found += _requested(subject, options.exclude)
+    measured = [rule for rule in options.rules if rule in MEASURED_RULES]
+    if measured:
+        on_stage("trying first layers, last layers and gates")
+        names = excluded_names(found)
+        found += measured_exclusions(subject, feeds(), names, rules=measured, threads=threads)
+    sensitivity = None
+    if options.sensitivity or not options.budget.is_open:
+        on_stage("measuring sensitivity")
+        some = (feed for _, feed in zip(range(options.samples), feeds(), strict=False))
+        sensitivity = measure_sensitivity(
+            subject,
+            some,
+            excluded=excluded_names(found),
+            measured_units=options.measured_units,
+            threads=threads,
+        )
+    budget = None
+    if not options.budget.is_open and sensitivity is not None:
+        on_stage("fitting the budget")
+        budget = _fit(subject, record, found, sensitivity, options, metric)
+        found += [budget.exclusion] if budget.exclusion else []
+    out = {index for index, node in enumerate(subject.nodes) if node.name in excluded_names(found)}
+    conversions = count_conversions(subject, integer_nodes(subject, out))
+    return Protection(scheme, tuple(found), conversions, sensitivity, budget)
+
+
+def _fit(
+    subject: Subject,
+    record: CalibrationRecord,
+    exclusions: Sequence[Exclusion],
+    sensitivity: Sensitivity,
+    options: ProtectionOptions,
+    make_metric: Callable[[], TaskMetric] | None,
+) -> BudgetResult:
+    from boardwright.compiler.engine.quantize import insert_quantization
+    from boardwright.compiler.engine.recover import correct_bias
+
+    metric = make_metric() if make_metric is not None and options.budget.max_drop is not None else None
+    if metric is None and options.budget.max_drop is not None:
+        raise EngineError(
+            "METRIC_MISSING",
+            "A loss can only be bounded where it can be measured: give samples and an output spec, or leave "
+            "max_drop out.",
+        )
+
+    def build(excluded: set[str]) -> onnx.ModelProto:
+        corrected, _ = correct_bias(subject.model, record, subject.scheme, excluded)
+        return insert_quantization(corrected, record, subject.scheme, excluded)
+
+    return fit_budget(
+        subject,
+        sensitivity,
+        exclusions,
+        options.budget,
+        latency_model(subject, options.times),
+        build=build,
+        drop=metric.drop if metric else lambda _: math.nan,
+        metric=metric.name if metric else "none",
+    )
+
+
+def _requested(subject: Subject, names: Sequence[str]) -> list[Exclusion]:
+    known = {node.name for node in subject.nodes}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise QuantizationFailed("NODE_UNKNOWN", f"The graph has no node {name!r} to leave out.{hint}")
+    return [Exclusion("requested", tuple(names), "The recipe names these nodes.")] if names else []
+
+
+def _check_record(prepared: onnx.ModelProto, record: CalibrationRecord) -> None:
+    outputs = {name for node in prepared.graph.node for name in node.output}
+    if not outputs & record.ranges.keys():
+        raise EngineError(
+            "RECORD_DOES_NOT_FIT",
+            "The calibration record has no tensor of this graph: it was made of another model. "
+            "Observe again.",
+        )
