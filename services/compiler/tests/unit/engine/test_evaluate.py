@@ -40,7 +40,9 @@ def test_a_classifier_is_judged_by_its_labels(classifier):
     assert found.accuracy == {"top1": 1.0, "top5": 1.0}
     assert found.parity == {}
     assert (found.samples, found.labelled) == (12, 12)
-    assert found.per_class["0"] == {"top1": 1.0, "samples": 4.0}
+    assert found.per_class["0"] == {"top1": 1.0, "samples": 4.0, "precision": 1.0}
+    assert found.details["confusion"] == [[0, 0, 4], [1, 1, 4], [2, 2, 4]]
+    assert found.intervals["top1"][1] == 1.0 and 0.7 < found.intervals["top1"][0] < 0.8
     assert not found.information.lost
 
 
@@ -88,7 +90,8 @@ def test_a_detector_is_judged_by_its_boxes(detector):
     image = np.zeros((16, 16, 3), np.uint8)
     sample = Sample("a", image, boxes=np.array([[0.0, 0, 8, 8]]), classes=np.array([1]))
     found = evaluate(detector, [sample], INPUT_IMAGES, BOXES, baseline=detector)
-    assert set(found.accuracy) == {"map50", "map50_95"}
+    assert {"map50", "map50_95", "map75", "recall_100", "map50_95_small"} <= set(found.accuracy)
+    assert "map50_95_large" not in found.accuracy  # there is no such object
     assert found.parity["map50_against_baseline"] == pytest.approx(1.0)
 
 

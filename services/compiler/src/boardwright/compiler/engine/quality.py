@@ -69,20 +69,33 @@ class InformationMeter:
             self._confident += int((answer.scores >= _CONFIDENT).sum())
             self._classes.update(int(index) for index in answer.classes)
 
+    def add_not_finite(self) -> None:
+        """Count a sample whose raw outputs hold NaN, whatever is decoded from them."""
+        self.samples += 1
+        self._not_finite += 1
+
     @property
     def distinct_classes(self) -> int:
         """How many different classes were answered."""
         return len(self._classes)
 
-    def verdict(self, reference: InformationMeter | None) -> Verdict:
+    def verdict(self, reference: InformationMeter | None, objects: int = 0) -> Verdict:
         """Judge this model, beside ``reference`` (the baseline on the same samples) where there is one.
 
-        Without a reference only what no working model does is found.
+        Without a reference only what no working model does is found. ``objects`` is how many the labels name.
         """
         if self._not_finite:
             return Verdict(f"{self._not_finite} of {self.samples} answers hold NaN or infinity.")
         if self._task == "classification":
             return self._classification_verdict(reference)
+        if (
+            not self._detections
+            and objects >= _FEW_SAMPLES
+            and (reference is None or not reference._confident)
+        ):
+            return Verdict(
+                f"Nothing is detected in {self.samples} samples, whose labels name {objects} objects."
+            )
         return self._detection_verdict(reference)
 
     def _classification_verdict(self, reference: InformationMeter | None) -> Verdict:

@@ -6,6 +6,7 @@ import difflib
 import importlib.resources
 import json
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -95,7 +96,9 @@ def spell_out(recipe: Recipe) -> str:
         known = definitions[step.name]["properties"]
         defaults = KINDS[PASSES[step.name].step_kind].defaults
         written = {
-            name: value for name, value in defaults.items() if name in known and name not in _LEFT_OPEN
+            name: deepcopy(value)  # one list in two passes would be written as an alias
+            for name, value in defaults.items()
+            if name in known and name not in _LEFT_OPEN
         }
         source = {"from": step.source} if step.source else {}
         passes.append({"pass": step.name, "variant": step.variant, **source, **written, **step.parameters})

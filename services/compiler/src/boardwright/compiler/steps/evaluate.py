@@ -20,9 +20,10 @@ from boardwright.jobs.step_api import Progress, StepRequest, StepResult, impleme
 def run(request: StepRequest, progress: Progress) -> StepResult:
     """Judge the input ``model.onnx`` on the dataset ``evaluation``, beside ``baseline.onnx`` if it is given.
 
-    Output: ``evaluation.json``. Values: ``accuracy`` and ``parity``, fractions of 1.
+    Output: ``evaluation.json``, with the tables per class. Values: ``accuracy`` and ``parity``, fractions of
+    1; ``intervals`` (95 %), ``by_scale``, ``augmentation``.
     """
-    from boardwright.compiler.engine.evaluate import evaluate, label_note
+    from boardwright.compiler.engine.evaluate import Augmentation, evaluate, label_note
 
     parameters = request.parameters
     with clear_failures():
@@ -35,18 +36,17 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             input_spec,
             output_spec,
             baseline=load_graph(request, BASELINE_MODEL) if BASELINE_MODEL in request.inputs else None,
+            augmentation=Augmentation(
+                flip=parameters["augment_flip"],
+                scales=tuple(parameters["augment_scales"]),
+                merge=parameters["augment_merge"],
+            ),
+            scales=parameters["scales"],
             on_sample=lambda count: progress(count, total, "evaluating"),
         )
         if parameters["fail_if_information_lost"]:
             found.information.require()
-    values = {
-        "samples": found.samples,
-        "labelled": found.labelled,
-        "accuracy": found.accuracy,
-        "parity": found.parity,
-        "information": found.information.describe(),
-        "host": host_values(),
-    }
+    values = {**found.summary(), "host": host_values()}
     outputs = {"evaluation.json": write_json(request, "evaluation.json", found.describe())}
     notes = (label_note(found), found.information.lost)
     return StepResult(outputs, values, tuple(note for note in notes if note))

@@ -104,21 +104,27 @@ def labelled(dataset: DatasetReader, total: int) -> Iterator[Sample]:
             yield Sample(sample.name, sample.image, class_index=label)
         else:
             width, height = sample.image.size
-            kept = [box for box in label if not box.crowd]
-            corners = [
-                (
-                    (box.center_x - box.width / 2) * width,
-                    (box.center_y - box.height / 2) * height,
-                    (box.center_x + box.width / 2) * width,
-                    (box.center_y + box.height / 2) * height,
-                )
-                for box in kept
-            ]
+            corners = np.array(
+                [
+                    (
+                        (box.center_x - box.width / 2) * width,
+                        (box.center_y - box.height / 2) * height,
+                        (box.center_x + box.width / 2) * width,
+                        (box.center_y + box.height / 2) * height,
+                    )
+                    for box in label
+                ],
+                np.float64,
+            ).reshape(-1, 4)
+            classes = np.array([box.class_id for box in label], np.intp)
+            crowd = np.array([box.crowd for box in label], np.bool_)
             yield Sample(
                 sample.name,
                 sample.image,
-                boxes=np.array(corners, np.float64).reshape(-1, 4),
-                classes=np.array([box.class_id for box in kept], np.intp),
+                boxes=corners[~crowd],
+                classes=classes[~crowd],
+                crowd_boxes=corners[crowd],
+                crowd_classes=classes[crowd],
             )
 
 
