@@ -29,13 +29,7 @@ if TYPE_CHECKING:
     import onnx
 
     from boardwright.compiler.engine.training.loop import Batches, OnStep, TrainRecord
-    from boardwright.compiler.engine.training.network import GraphNetwork
-    from boardwright.compiler.engine.training.objectives import Objective
-
-MakeObjective = Callable[["GraphNetwork", "GraphNetwork"], "Objective"]
-"""From the float network (the teacher) and the one that is trained to what is minimised."""
-
-_JUDGED_BATCHES = 8
+    from boardwright.compiler.engine.training.objectives import MakeObjective
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +86,7 @@ def train_quantized(
         QuantizationFailed, DatasetUnfit: as ``quantize``.
     """
     from boardwright.compiler.engine.training.fake_quantize import RANGES, RoundedNetwork
-    from boardwright.compiler.engine.training.loop import train
+    from boardwright.compiler.engine.training.loop import judge, train
     from boardwright.compiler.engine.training.network import GraphNetwork, to_onnx
     from boardwright.compiler.engine.training.quantization_places import find_places
 
@@ -110,14 +104,14 @@ def train_quantized(
     places = find_places(insert_quantization(prepared, found, scheme, excluded), prepared)
     rounded = RoundedNetwork(network, places, scheme, ranges)
     objective = make_objective(teacher, network)
-    before = _judge(network, batches, objective)
+    before = judge(network, batches, objective)
     groups: list[dict[str, Any]] = [
         {"params": rounded.weight_parameters()},
         {"params": rounded.scale_parameters(), "rate_factor": scale_rate, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     told = train(network, batches, objective, options, on_step, groups=groups)
-    after = _judge(network, batches, objective)
+    after = judge(network, batches, objective)
     trained_record = rounded.finish(found, found.samples)
     trained = to_onnx(network)
     quantized = insert_quantization(trained, trained_record, scheme, excluded)
@@ -139,22 +133,6 @@ def _exclusions(
     kept = given if given is not None else protect(prepared, record.ranges)
     requested = _requested_exclusion(prepared, names)
     return (*kept, requested) if requested else kept
-
-
-def _judge(network: GraphNetwork, batches: Batches, objective: Objective) -> float:
-    """Return the objective's mean over the first batches, in evaluation mode."""
-    import torch
-
-    from boardwright.compiler.engine.training.losses import total
-
-    network.eval()
-    values = []
-    with torch.no_grad():
-        for number, batch in enumerate(batches.epoch(0)):
-            if number == _JUDGED_BATCHES:
-                break
-            values.append(float(total(objective(network, batch))[0]))
-    return sum(values) / max(1, len(values))
 
 
 def _kernels(quantized: onnx.ModelProto) -> dict[str, int]:

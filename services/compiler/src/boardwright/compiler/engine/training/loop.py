@@ -23,6 +23,8 @@ OnStep = Callable[[int, int, float], None]
 _WATCHED = 10
 """Steps whose losses are averaged before they are compared with the first."""
 
+_JUDGED_BATCHES = 8
+
 
 class Batches(Protocol):
     """Batches by epoch; the same number gives the same batches."""
@@ -104,6 +106,18 @@ def train(
         run.train_epoch(batches, on_step)
         run.save(state_file)
     return run.finish()
+
+
+def judge(network: torch.nn.Module, batches: Batches, objective: Objective) -> float:
+    """Return the objective's mean over the first batches, in evaluation mode."""
+    network.eval()
+    values = []
+    with torch.no_grad():
+        for number, batch in enumerate(batches.epoch(0)):
+            if number == _JUDGED_BATCHES:
+                break
+            values.append(float(total(objective(network, batch))[0]))
+    return sum(values) / max(1, len(values))
 
 
 class _Run:

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from boardwright.compiler.engine.errors import EngineError
-
-CLASS_WEIGHTS = ("none", "inverse", "median-frequency")
+from boardwright.compiler.engine.training.options import CLASS_WEIGHTS
 
 
 def class_weights(counts: Sequence[int], method: str) -> Tensor | None:
@@ -94,8 +93,8 @@ def matching_loss(output: Tensor, wanted: Tensor, *, axis: int | None = None) ->
         return functional.mse_loss(output, wanted) / spread.clamp(min=1e-12)
     others = [other for other in range(wanted.dim()) if other != axis % wanted.dim()]
     spread = wanted.var(dim=others, keepdim=True, correction=0)
-    # Entries that hardly vary would otherwise outweigh everything: they count as a thousandth of the most.
-    floor = (spread.max() * 1e-3).clamp(min=1e-12)
+    # Entries that hardly vary would otherwise outweigh everything: none counts more than ten usual ones.
+    floor = (spread.median() * 0.1).clamp(min=1e-12)
     return ((output - wanted).square() / spread.clamp(min=floor)).mean()
 
 

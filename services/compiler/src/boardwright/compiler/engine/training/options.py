@@ -10,6 +10,9 @@ from boardwright.compiler.engine.errors import EngineError
 
 OPTIMIZERS = ("adamw", "sgd")
 RESAMPLINGS = ("none", "balanced", "square-root")
+OBJECTIVES = ("auto", "labels", "self-distilled")
+LOSSES = ("cross-entropy", "focal")
+CLASS_WEIGHTS = ("none", "inverse", "median-frequency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,46 @@ class DataOptions:
         return asdict(self)
 
 
-_Options = TypeVar("_Options", TrainOptions, DataOptions)
+@dataclass(frozen=True, slots=True)
+class ObjectiveOptions:
+    """What is learnt.
+
+    ``objective`` is ``labels``, ``self-distilled`` (the answers of the float network that training begins
+    with, or of a baseline: no labels are needed) or ``auto``: labels where every sample of a training dataset
+    has a class. Labels may gain on the float network where there are many; with a few hundred they are
+    learnt by heart, and self-distillation keeps closer to it. ``loss`` and the rest of the first line are for
+    labels: ``focal`` looks at what is still wrong (hard and rare classes), ``class_weights`` ``inverse`` and
+    ``median-frequency`` make rare classes count as common ones do, ``label_smoothing`` 0.1 calms small sets.
+    ``temperature`` softens a classifier's answers: above 1 tells more of the wrong classes. ``features``
+    names activations to be matched beside the answers; each costs its memory.
+    """
+
+    objective: str = "auto"
+    loss: str = "cross-entropy"
+    focal_gamma: float = 2.0
+    class_weights: str = "none"
+    label_smoothing: float = 0.0
+    temperature: float = 1.0
+    features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("objective", OBJECTIVES),
+            ("loss", LOSSES),
+            ("class_weights", CLASS_WEIGHTS),
+        ):
+            if getattr(self, name) not in known:
+                raise _unfit(f"{name} {getattr(self, name)!r} is not known; choose one of {', '.join(known)}")
+        if not self.temperature > 0 or not 0 <= self.label_smoothing < 1 or self.focal_gamma < 0:
+            raise _unfit("temperature must be above 0, label_smoothing 0 to below 1, focal_gamma 0 or more")
+        object.__setattr__(self, "features", tuple(self.features))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as JSON-able values."""
+        return {**asdict(self), "features": list(self.features)}
+
+
+_Options = TypeVar("_Options", TrainOptions, DataOptions, ObjectiveOptions)
 
 
 def from_parameters(kind: type[_Options], parameters: Mapping[str, Any]) -> _Options:
