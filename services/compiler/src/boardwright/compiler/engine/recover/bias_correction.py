@@ -1,7 +1,7 @@
-"""Pass ``recover``: give back what rounding took, without labels.
+"""Bias correction: take back the shift that rounding a layer's weights gives its outputs.
 
-**Bias correction** (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
-https://arxiv.org/abs/1906.04721, section 4.2): rounding a layer's weights shifts the mean of each output
+(Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
+https://arxiv.org/abs/1906.04721, section 4.2.) Rounding a layer's weights shifts the mean of each output
 channel by (W_q - W) E[x]. The shift is known once the mean of each input channel is, and goes into the
 bias. It costs nothing at inference. Depthwise layers, whose few weights per channel do not average out,
 gain most.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.observe import CalibrationRecord
+from boardwright.compiler.engine.recover.grid import is_symmetric_int8, round_weight
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     import onnx
 
     Array = np.ndarray[Any, Any]
-
-_FULL, _REDUCED = 127, 64
-
 
 def correct_bias(
     model: onnx.ModelProto, record: CalibrationRecord, scheme: QuantizationScheme, exclude: set[str]
@@ -38,7 +36,7 @@ def correct_bias(
 
     corrected = onnx.ModelProto()
     corrected.CopyFrom(model)
-    if scheme.weight_type != "int8" or not scheme.weight_symmetric:
+    if not is_symmetric_int8(scheme):
         return corrected, 0
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     topology = Topology(model.graph)
@@ -92,18 +90,6 @@ def mean_shift(node: onnx.NodeProto, weight: Array, means: Array, scheme: Quanti
     per_group = error.reshape(groups, weight.shape[0] // groups, weight.shape[1])
     shift: Array = (per_group @ means.reshape(groups, weight.shape[1], 1)).reshape(-1)
     return shift
-
-
-def round_weight(weight: Array, scheme: QuantizationScheme) -> Array:
-    """Return ``weight`` (O, ...) as symmetric INT8 keeps it: float64, one scale per O or one for all."""
-    import numpy as np
-
-    bound = _REDUCED if scheme.reduce_range else _FULL
-    axes = tuple(range(1, weight.ndim)) if scheme.per_channel else None
-    largest = np.abs(weight).max(axis=axes, keepdims=True).astype(np.float64)
-    scale = np.where(largest > 0, largest / bound, 1.0)
-    rounded: Array = np.clip(np.rint(weight / scale), -bound, bound) * scale
-    return rounded
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:

@@ -1,0 +1,15 @@
+"""Pass ``recover``: give back what rounding took, without labels and without training.
+
+- ``recovery``: the pass: methods one after the other, each kept only if held-out samples say that it helps.
+- ``ranges``: where to cut activations off, judged behind the function that reads them.
+- ``equalization``: channels of one layer brought to like ranges, their factors taken back in the next.
+- ``bias_correction``: the shift of each output channel's mean, taken back.
+- ``rounding``: for each weight up or down, learnt from what the layer reads (AdaRound).
+- ``reconstruction``: blocks of layers taught to give what their float originals give (BRECQ).
+- ``grid``, ``judging``: the grid of weights, and the error of a quantized graph's outputs.
+"""
+
+from boardwright.compiler.engine.recover.bias_correction import correct_bias, mean_shift
+from boardwright.compiler.engine.recover.grid import round_weight
+
+__all__ = ["correct_bias", "mean_shift", "round_weight"]
