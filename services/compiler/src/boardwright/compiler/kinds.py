@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from boardwright.jobs.step_api import Determinism, Requirements, StepKind
 
@@ -47,6 +48,10 @@ def _import_environment() -> Mapping[str, str]:
 
 def _graph_environment() -> Mapping[str, str]:
     return {**_versions("onnx", "onnxruntime"), "integer-arithmetic": integer_arithmetic()}
+
+
+def _training_environment() -> Mapping[str, str]:
+    return {**_graph_environment(), **_versions("torch")}
 
 
 def _distill_environment() -> Mapping[str, str]:
@@ -179,6 +184,65 @@ DISTILL = StepKind(
     requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),
     environment=_distill_environment,
 )
+DIAGNOSE = StepKind(
+    "compile/diagnose",
+    version="1",
+    determinism=Determinism.OBSERVED,
+    defaults={"samples": 4, "runs": 30},
+    requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=1800),
+    environment=_graph_environment,
+)
+_TRAINING: Mapping[str, Any] = {
+    "objective": "auto",
+    "loss": "cross-entropy",
+    "focal_gamma": 2.0,
+    "class_weights": "none",
+    "label_smoothing": 0.0,
+    "temperature": 1.0,
+    "features": [],
+    "training_samples": None,
+    "epochs": 5,
+    "steps": None,
+    "batch_size": 16,
+    "learning_rate": 1e-4,
+    "optimizer": "adamw",
+    "weight_decay": 0.0,
+    "gradient_clip": 10.0,
+    "average": 0.0,
+    "patience": 0,
+    "time_limit_seconds": None,
+    "flip": False,
+    "scale_jitter": 0.0,
+    "color_jitter": 0.0,
+    "multi_scale": 0.0,
+    "resampling": "none",
+    "seed": 0,
+    "fail_if_information_lost": True,
+}
+TRAIN_QUANTIZED = StepKind(
+    "compile/train-quantized",
+    version="1",
+    determinism=Determinism.SEEDED,
+    defaults={
+        "profile": "x86-vnni",
+        "samples": 300,
+        "protect": True,
+        "exclude": [],
+        "ranges": "learned",
+        "scale_rate": 10.0,
+        **_TRAINING,
+    },
+    requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),
+    environment=_training_environment,
+)
+FINE_TUNE = StepKind(
+    "compile/fine-tune",
+    version="1",
+    determinism=Determinism.SEEDED,
+    defaults=_TRAINING,
+    requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),
+    environment=_training_environment,
+)
 EVALUATE = StepKind(
     "compile/evaluate",
     version="2",
@@ -204,7 +268,10 @@ KINDS: Mapping[str, StepKind] = {
         QUANTIZE_DYNAMIC,
         QUANTIZE_WEIGHTS,
         PROFILE,
+        DIAGNOSE,
         EVALUATE,
         DISTILL,
+        TRAIN_QUANTIZED,
+        FINE_TUNE,
     )
 }

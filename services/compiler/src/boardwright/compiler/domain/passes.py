@@ -20,6 +20,7 @@ CALIBRATION_RECORD = "calibration-record.json"
 PROTECTION = "protection.json"
 RECOVERED_MODEL = "recovered.onnx"
 PROFILE = "profile.json"
+DIAGNOSIS = "diagnosis.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,33 @@ PASSES: Mapping[str, PassKind] = {
             optional_datasets=(CALIBRATION,),
             makes_variant="packed",
         ),
+        PassKind(
+            "diagnose",
+            "compile/diagnose",
+            datasets=(CALIBRATION,),
+            gives=(DIAGNOSIS,),
+            beside_baseline=True,
+        ),
         PassKind("profile", "compile/profile", optional_datasets=(CALIBRATION,), gives=(PROFILE,)),
+        PassKind(
+            "train-quantized",
+            "compile/train-quantized",
+            datasets=(CALIBRATION,),
+            optional_datasets=(TRAINING,),
+            makes_variant="int8-qat",
+            takes=(CALIBRATION_RECORD, PROTECTION, RECOVERED_MODEL),
+            for_profile=True,
+            quantized=True,
+        ),
+        PassKind(
+            "fine-tune",
+            "compile/fine-tune",
+            optional_datasets=(TRAINING, CALIBRATION),
+            needs_one_of=(TRAINING, CALIBRATION),
+            makes_variant="fine-tuned",
+            beside_baseline=True,
+            trains=True,
+        ),
         PassKind(
             "distill",
             "compile/distill",

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import kernel_counts
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed, observe
-from boardwright.compiler.engine.protect import Exclusion, protect
-from boardwright.compiler.engine.quantize import QuantizedModel, insert_quantization
+from boardwright.compiler.engine.protect import RULES, Exclusion, protect
+from boardwright.compiler.engine.quantize import QuantizedModel, _requested_exclusion, insert_quantization
 from boardwright.compiler.engine.recover import correct_bias
 from boardwright.compiler.engine.scheme import QuantizationScheme
 from boardwright.compiler.engine.training.options import TrainOptions
@@ -68,9 +69,12 @@ def train_quantized(
     record: CalibrationRecord | None = None,
     exclusions: tuple[Exclusion, ...] | None = None,
     exclude: Iterable[str] = (),
+    protect_automatically: bool = True,
     ranges: str = "learned",
     scale_rate: float = 10.0,
     start: onnx.ModelProto | None = None,
+    memory_bytes: int | None = None,
+    state_file: Path | None = None,
     on_sample: Callable[[int], None] = lambda _: None,
     on_step: OnStep = lambda step, steps, loss: None,
 ) -> QuantizedTraining:
@@ -96,7 +100,10 @@ def train_quantized(
         )
     prepared = prepare_graph(start if start is not None else model)
     found = record if record is not None else observe(prepared, feeds, on_sample=on_sample)
-    kept = _exclusions(prepared, found, exclusions, tuple(exclude))
+    if exclusions is None:
+        exclusions = _protected(prepared, found, scheme) if protect_automatically else ()
+    requested = _requested_exclusion(prepared, tuple(exclude))
+    kept = (*exclusions, requested) if requested else exclusions
     excluded = {name for exclusion in kept for name in exclusion.nodes}
     prepared, corrected = correct_bias(prepared, found, scheme, excluded)
     teacher = GraphNetwork(prepare_graph(model)).eval()
@@ -110,7 +117,16 @@ def train_quantized(
         {"params": rounded.scale_parameters(), "rate_factor": scale_rate, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    told = train(network, batches, objective, options, on_step, groups=groups)
+    told = train(
+        network,
+        batches,
+        objective,
+        options,
+        on_step,
+        groups=groups,
+        memory_bytes=memory_bytes,
+        state_file=state_file,
+    )
     after = judge(network, batches, objective)
     trained_record = rounded.finish(found, found.samples)
     trained = to_onnx(network)
@@ -122,17 +138,12 @@ def train_quantized(
     return QuantizedTraining(result, trained, told, before, after, notes)
 
 
-def _exclusions(
-    prepared: onnx.ModelProto,
-    record: CalibrationRecord,
-    given: tuple[Exclusion, ...] | None,
-    names: tuple[str, ...],
+def _protected(
+    prepared: onnx.ModelProto, record: CalibrationRecord, scheme: QuantizationScheme
 ) -> tuple[Exclusion, ...]:
-    from boardwright.compiler.engine.quantize import _requested_exclusion
-
-    kept = given if given is not None else protect(prepared, record.ranges)
-    requested = _requested_exclusion(prepared, names)
-    return (*kept, requested) if requested else kept
+    """Protect by all rules but that of layers with unlike channels: these are what training heals."""
+    rules = [name for name in RULES if name != "weights"]
+    return protect(prepared, record.ranges, scheme, rules=rules)
 
 
 def _kernels(quantized: onnx.ModelProto) -> dict[str, int]:
