@@ -167,6 +167,23 @@ def one_feed(request: StepRequest, model: onnx.ModelProto, input_spec: InputSpec
     return {input_spec.name: np.repeat(tensor, batch if isinstance(batch, int) else 1, axis=0)}
 
 
+def feeds_of(
+    dataset: DatasetReader, model: onnx.ModelProto, input_spec: InputSpec, count: int
+) -> list[dict[str, Any]]:
+    """Return up to ``count`` samples as a session takes them, repeated to the graph's batch."""
+    import numpy as np
+
+    from boardwright.compiler.engine.graph.inspect import graph_inputs
+    from boardwright.model import preprocess
+
+    batch = graph_inputs(model)[input_spec.name][0][0]
+    times = batch if isinstance(batch, int) else 1
+    return [
+        {input_spec.name: np.repeat(preprocess(sample.image, input_spec)[0], times, axis=0)}
+        for sample in dataset.samples(min(len(dataset), count))
+    ]
+
+
 def write_model(request: StepRequest, model: onnx.ModelProto) -> OutputFile:
     return write_bytes(request, MODEL, model.SerializeToString(deterministic=True), ONNX_TYPE)
 

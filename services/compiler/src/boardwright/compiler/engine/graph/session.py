@@ -12,16 +12,16 @@ from boardwright.compiler.engine.errors import EngineError
 if TYPE_CHECKING:
     import onnx
 
-_INTEGER_KERNELS = frozenset(
+INTEGER_KERNELS = frozenset(
     {
         "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "MatMulNBits",
         "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
     }
 )  # fmt: skip
-_FLOAT_KERNELS = frozenset(
+FLOAT_KERNELS = frozenset(
     {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "ConvTranspose"}
 )
-_CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 _EXACT_PRODUCTS = "session.x64quantprecision"
 """Without VNNI, x86 sums pairs of U8S8 products in 16 bits, which saturates. This makes ONNX Runtime take
@@ -95,7 +95,7 @@ def kernel_counts(model: onnx.ModelProto) -> dict[str, int]:
         open_session(model, level="all", optimized_path=path)
         operators = Counter(node.op_type for node in onnx.load(path).graph.node)
     return {
-        "integer_layers": sum(operators[name] for name in _INTEGER_KERNELS),
-        "float_layers": sum(operators[name] for name in _FLOAT_KERNELS),
-        "conversions": sum(operators[name] for name in _CONVERSIONS),
+        "integer_layers": sum(operators[name] for name in INTEGER_KERNELS),
+        "float_layers": sum(operators[name] for name in FLOAT_KERNELS),
+        "conversions": sum(operators[name] for name in CONVERSIONS),
     }
