@@ -9,7 +9,7 @@ from boardwright.compiler.engine.report.content import Report, Section
 from boardwright.compiler.engine.report.data import ReportData
 
 _FULL = "boardwright report {version} --full --calibration DATASET --evaluation DATASET"
-_RECIPE_WITH = "boardwright compile {version} --recipe a recipe with the pass {name}"
+_RECIPE_WITH = "boardwright compile {version} --recipe YOURS.yaml, with the pass {name}"
 
 _SECTIONS: tuple[tuple[str, Callable[[ReportData], Section | None], str], ...] = (
     ("precisions", comparisons.precisions, _FULL),

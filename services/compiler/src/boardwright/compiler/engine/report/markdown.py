@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from boardwright.compiler.engine.report.content import Report, Table
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|!~])")
+_ESCAPED = r"\\\1"
 _CODE = re.compile(r"(`[^`\n]+`)")
 
 
@@ -40,9 +41,10 @@ def _table(table: Table) -> Sequence[str]:
 
 def _prose(text: str) -> str:
     """A paragraph; commands in backticks stay code."""
-    return "".join(part if _CODE.fullmatch(part) else escape(part) for part in _CODE.split(text))
+    parts = _CODE.split(" ".join(text.split()))
+    return "".join(part if _CODE.fullmatch(part) else _SPECIAL.sub(_ESCAPED, part) for part in parts)
 
 
 def escape(text: str) -> str:
     """Text that means itself: no markup, no line breaks."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return _SPECIAL.sub(_ESCAPED, " ".join(text.split()))

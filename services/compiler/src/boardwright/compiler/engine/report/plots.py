@@ -43,12 +43,14 @@ _STYLE = {
 
 def pareto(data: ReportData) -> Plot | None:
     """Accuracy over latency on the board, or over size where nothing was measured; the front is joined."""
-    points = [(variant, *place) for variant in data.variants if (place := _place(data, variant)) is not None]
-    by_latency = all(_latency(data, variant) is not None for variant, _, _ in points)
+    judged = [
+        (variant, accuracy) for variant in data.variants if (accuracy := data.accuracy(variant)) is not None
+    ]
+    timed = [(v, latency, a) for v, a in judged if (latency := _latency(data, v)) is not None]
+    by_latency = len(timed) > 1
+    points = timed if by_latency else [(v, v.size_bytes / 1e6, a) for v, a in judged if v.size_bytes]
     if len(points) < 2:
         return None
-    if not by_latency:
-        points = [(variant, variant.size_bytes / 1e6, accuracy) for variant, _, accuracy in points]
     front = sorted(
         (cost, accuracy)
         for variant, cost, accuracy in points
@@ -60,9 +62,10 @@ def pareto(data: ReportData) -> Plot | None:
         for variant, cost, accuracy in points:
             color = _INK if variant.kind == IMPORT else _GOOD if (cost, accuracy) in front else _LOW
             axes.scatter([cost], [accuracy], color=color, s=32, zorder=2)
+        axes.margins(0.12, 0.16)
+        _accuracy_limits(axes)
         _label(axes, points)
         axes.grid(True)
-        axes.margins(0.12, 0.16)
         axes.set_xlabel(what)
         axes.set_ylabel(f"{metric_name(data)}, %")
         axes.set_title("Accuracy and cost: nothing beats what lies on the line")
@@ -96,6 +99,7 @@ def ranges(name: str, title: str, entries: Sequence[tuple[str, float, float]]) -
         )
         if max((max(abs(low), abs(high)) for _, low, high in entries), default=0) > 50:
             axes.set_xscale("symlog", linthresh=1.0)
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.axvline(0, color=_INK, linewidth=0.8)
         axes.set_yticks(places, [_short(label) for label, _, _ in entries])
         axes.invert_yaxis()
@@ -119,6 +123,7 @@ def calibration_curve(data: ReportData, series: Sequence[tuple[int, MadeVariant]
         axes.set_xticks([x for x, _ in places], [str(x) for x, _ in places])
         axes.minorticks_off()
         axes.margins(0.08, 0.2)
+        _accuracy_limits(axes)
         axes.grid(True)
         axes.set_xlabel("calibration samples")
         axes.set_ylabel(f"{metric_name(data)}, %")
@@ -131,11 +136,12 @@ def _latency(data: ReportData, variant: MadeVariant) -> float | None:
     return cost.figure("p50_ms") if cost is not None else None
 
 
-def _place(data: ReportData, variant: MadeVariant) -> tuple[float, float] | None:
-    accuracy, latency = data.accuracy(variant), _latency(data, variant)
-    if accuracy is None or not variant.size_bytes:
-        return None
-    return (latency if latency is not None else variant.size_bytes / 1e6), accuracy
+def _accuracy_limits(axes: Axes) -> None:
+    """At least one point from bottom to top, and no more than 100 %: what differs by nothing looks alike."""
+    low, high = axes.get_ylim()
+    if high - low < 1:
+        low, high = (low + high) / 2 - 0.5, (low + high) / 2 + 0.5
+    axes.set_ylim(low, min(high, 100.0 + 0.04 * (high - low)))
 
 
 def _label(axes: Axes, points: Sequence[tuple[MadeVariant, float, float]]) -> None:
