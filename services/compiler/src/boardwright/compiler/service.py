@@ -142,14 +142,12 @@ class CompilerService:
             raise FailedPrecondition(
                 "CHECKPOINT_MISSING", f"{version.name} holds no file: push the checkpoint again."
             )
-        module = next((file for file in version.files[1:] if file.path.endswith(".py")), None)
-        inputs = {CHECKPOINT: version.files[0].content.digest}
-        if module is not None:
-            inputs[NETWORK_MODULE] = module.content.digest
+        module, inputs = _files(version)
+        importing = recipe.passes[0].parameters
         return Subject(
             checkpoint=version.files[0].content,
-            module=module.content if module else None,
-            import_parameters=await self._import_parameters(request, recipe, version, inputs),
+            module=module,
+            import_parameters=await self._import_parameters(request.project, version, importing, inputs),
             datasets=await self._read_datasets(request, recipe),
             profiles=await self._profiles(request),
             teachers={name: await self._teacher(name, request) for name in sorted(recipe.teachers)},
@@ -159,22 +157,19 @@ class CompilerService:
         """Read the version that a recipe names as ``MODEL@NUMBER``, in the project of the request."""
         model, _, number = name.partition("@")
         if not model or not number.isdecimal():
-            raise InvalidArgument(
-                "RECIPE_INVALID", f"the teacher {name!r} is no model version: write MODEL@NUMBER (resnet@3)."
-            )
+            raise InvalidArgument("RECIPE_INVALID", _unfit_teacher(name, number))
         parent = f"projects/{request.project}/models/{model}"
         version = await self._registry.get_version(f"{parent}/versions/{number}", request.principal)
         if not version.files:
             raise FailedPrecondition("CHECKPOINT_MISSING", f"{version.name} holds no file: push it again.")
-        module = next((file for file in version.files[1:] if file.path.endswith(".py")), None)
-        return Teacher(
-            version.files[0].content, import_parameters(version), module.content if module else None
-        )
+        module, inputs = _files(version)
+        told = await self._import_parameters(request.project, version, {}, inputs)
+        return Teacher(version.files[0].content, told, module)
 
     async def _import_parameters(
-        self, request: CompileRequest, recipe: Recipe, version: Version, inputs: Mapping[str, str]
+        self, project: str, version: Version, importing: Mapping[str, Any], inputs: Mapping[str, str]
     ) -> dict[str, Any]:
-        """Return what the import step is told.
+        """Return what the import step is told; ``importing`` are the parameters of the pass itself.
 
         Once import has derived a spec, the version holds it as if it had been declared. Telling the step
         would give it another cache key for the same result: a spec that a known import derived is left out.
@@ -184,8 +179,8 @@ class CompilerService:
             if any(name not in told for name in derived):
                 continue
             fewer = {name: value for name, value in told.items() if name not in derived}
-            key = _import_key({**recipe.passes[0].parameters, **fewer}, inputs)
-            known = await self._database.read(partial(cache.look_up, project=request.project, cache_key=key))
+            key = _import_key({**importing, **fewer}, inputs)
+            known = await self._database.read(partial(cache.look_up, project=project, cache_key=key))
             if isinstance(known, StepOutcome) and all(
                 known.outputs[_SPEC_OUTPUTS[name]].digest == str(Digest.of(canonical_json(told[name])))
                 for name in derived
@@ -264,6 +259,27 @@ def read_recipe(request: CompileRequest) -> Recipe:
         return read_shipped(request.recipe_name or "default")
     except RecipeError as error:
         raise recipe_refused(error) from error
+
+
+def _files(version: Version) -> tuple[Given | None, dict[str, str]]:
+    """Return the user's module, where there is one, and the import step's inputs by their digests."""
+    inputs = {CHECKPOINT: version.files[0].content.digest}
+    module = next((file.content for file in version.files[1:] if file.path.endswith(".py")), None)
+    if module is not None:
+        inputs[NETWORK_MODULE] = module.digest
+    return module, inputs
+
+
+def _unfit_teacher(name: str, number: str) -> str:
+    if number:
+        return (
+            f"the teacher {name!r} names the stage {number!r}, whose version changes with every promotion; a "
+            f"recipe needs the version itself: write {name.partition('@')[0] or 'MODEL'}@NUMBER (resnet@3)."
+        )
+    return (
+        f"the teacher {name!r} is no model version: write MODEL@NUMBER (resnet@3), or 'baseline' to learn "
+        "from the version's own checkpoint."
+    )
 
 
 def _import_key(parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

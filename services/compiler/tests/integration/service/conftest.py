@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from boardwright.compiler.app import MIGRATIONS
+from boardwright.compiler.domain.passes import PASSES
 from boardwright.compiler.domain.plan import Given
 from boardwright.compiler.domain.profiles import BoardProfile
 from boardwright.compiler.errors import dataset_not_sealed
@@ -192,6 +193,8 @@ class Compiler:
         outputs = {
             "model.onnx": self.registry.put(f"graph of {step} {parameters}".encode(), "application/onnx")
         }
+        if any(known.trains for known in PASSES.values() if known.step_kind == kind):
+            outputs["checkpoint"] = self.registry.put(f"checkpoint of {step} {parameters}".encode())
         if kind == "compile/import":
             outputs |= {
                 name: self.registry.put(name.encode()) for name in ("input-spec.json", "output-spec.json")

@@ -194,6 +194,13 @@ def _step(entry: Pass, profile: BoardProfile, branch: _Branch, subject: Subject)
 
 def _roles(entry: Pass, subject: Subject) -> tuple[str, ...]:
     kind = PASSES[entry.name]
+    if kind.needs_one_of and not any(role in subject.datasets for role in kind.needs_one_of):
+        roles = " or ".join(kind.needs_one_of)
+        raise RecipeError(
+            "DATASET_MISSING",
+            f"{entry.name} needs a sealed {roles} dataset: name one, or choose another recipe.",
+            entry.line,
+        )
     return kind.datasets + tuple(role for role in kind.optional_datasets if role in subject.datasets)
 
 
@@ -207,11 +214,15 @@ def _checkpoint(subject: Subject) -> dict[str, Given | FromStep]:
 def _add_teacher(
     entry: Pass, subject: Subject, inputs: dict[str, Given | FromStep], parameters: dict[str, Any]
 ) -> None:
-    """Give the pass the checkpoint of the teacher that it names, and tell it how to import that."""
+    """Give the pass the checkpoint of the teacher that it names, and tell it how to import that.
+
+    The teacher ``baseline`` is the version's own checkpoint, before any pass.
+    """
     wanted = entry.parameters.get("teacher")
     if not wanted:
         return
-    teacher = subject.teachers.get(str(wanted))
+    own = Teacher(subject.checkpoint, subject.import_parameters, subject.module)
+    teacher = own if wanted == BASELINE else subject.teachers.get(str(wanted))
     if teacher is None:
         raise RecipeError(
             "TEACHER_MISSING", f"there is no model version {wanted!r} to learn from.", entry.line

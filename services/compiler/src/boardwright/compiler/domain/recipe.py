@@ -78,9 +78,9 @@ class Recipe:
 
     @property
     def teachers(self) -> frozenset[str]:
-        """The model versions that passes learn from, as the recipe names them (``resnet@3``)."""
+        """The other model versions that passes learn from, as the recipe names them (``resnet@3``)."""
         named = (step.parameters.get("teacher") for step in self.passes)
-        return frozenset(str(teacher) for teacher in named if teacher)
+        return frozenset(str(teacher) for teacher in named if teacher and teacher != BASELINE)
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.kinds import IMPORT
 from boardwright.compiler.steps.files import (
@@ -15,7 +17,10 @@ from boardwright.compiler.steps.files import (
     write_json,
     write_model,
 )
-from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
+from boardwright.jobs.step_api import InputFile, Progress, StepRequest, StepResult, implements
+
+if TYPE_CHECKING:
+    from boardwright.compiler.engine.importing import Declared
 
 _SUFFIXES = {
     "onnx": ".onnx",
@@ -32,27 +37,13 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
 
     Outputs: ``model.onnx``, ``input-spec.json``, ``output-spec.json``.
     """
-    from boardwright.compiler.engine.importing import Declared, import_checkpoint
-    from boardwright.model import InputSpec, ModelFormat, OutputSpec
+    from boardwright.compiler.engine.importing import import_checkpoint
 
     parameters = request.parameters
     with clear_failures(), tempfile.TemporaryDirectory() as folder:
         progress(0, 2, "reading the checkpoint")
-        declared = Declared(
-            format=ModelFormat(parameters["format"]) if parameters["format"] else None,
-            task=parameters["task"],
-            input_spec=InputSpec.from_json(parameters["input_spec"]) if parameters["input_spec"] else None,
-            output_spec=OutputSpec.from_json(parameters["output_spec"])
-            if parameters["output_spec"]
-            else None,
-            module=link(request.input("module"), Path(folder) / "module.py")
-            if "module" in request.inputs
-            else None,
-            builder=parameters["builder"],
-            arguments=parameters["builder_arguments"],
-        )
-        suffix = _SUFFIXES.get(parameters["format"] or "", "")
-        checkpoint = link(request.input("checkpoint"), Path(folder) / f"checkpoint{suffix}")
+        given, module = request.input("checkpoint"), request.inputs.get("module")
+        checkpoint, declared = read_declared(parameters, given, module, Path(folder), "checkpoint")
         imported = import_checkpoint(checkpoint, declared, opset=parameters["opset"])
         progress(1, 2, "writing the graph")
         outputs = {
@@ -62,3 +53,27 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         }
     progress(2, 2, "imported")
     return StepResult(outputs, imported.describe(), imported.notes)
+
+
+def read_declared(
+    parameters: Mapping[str, Any], given: InputFile, module: InputFile | None, folder: Path, name: str
+) -> tuple[Path, Declared]:
+    """Return a checkpoint under a file name that its format wants, and what import is told of it.
+
+    ``parameters`` are those of the pass import, which may lack any. ``name`` is the file's, without suffix.
+    """
+    from boardwright.compiler.engine.importing import Declared
+    from boardwright.model import InputSpec, ModelFormat, OutputSpec
+
+    told = {**IMPORT.defaults, **parameters}
+    declared = Declared(
+        format=ModelFormat(told["format"]) if told["format"] else None,
+        task=told["task"],
+        input_spec=InputSpec.from_json(told["input_spec"]) if told["input_spec"] else None,
+        output_spec=OutputSpec.from_json(told["output_spec"]) if told["output_spec"] else None,
+        module=link(module, folder / f"{name}_module.py") if module is not None else None,
+        builder=told["builder"],
+        arguments=told["builder_arguments"],
+    )
+    suffix = _SUFFIXES.get(told["format"] or "", "")
+    return link(given, folder / f"{name}{suffix}"), declared

@@ -110,7 +110,7 @@ def same_graph(model: onnx.ModelProto, other: onnx.ModelProto) -> bool:
         noise = np.random.default_rng(0).random(given.shape, dtype=np.float32)
         answers.append([noise, *session.run(None, {given.name: noise})])
     return len(answers[0]) == len(answers[1]) and all(
-        one.shape == two.shape and float(np.abs(one - two).max()) <= 1e-3 * max(1.0, float(np.abs(one).max()))
+        one.shape == two.shape and bool(np.allclose(one, two, rtol=1e-3, atol=1e-5))
         for one, two in zip(*answers, strict=True)
     )
 

@@ -22,7 +22,12 @@ from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.inspect import graph_outputs
 from boardwright.compiler.engine.training.data import Batch, ImageBatches, Source
 from boardwright.compiler.engine.training.loop import TrainRecord, train
-from boardwright.compiler.engine.training.network import GraphNetwork, to_onnx, to_torch
+from boardwright.compiler.engine.training.network import (
+    GraphNetwork,
+    prepare_for_training,
+    to_onnx,
+    to_torch,
+)
 from boardwright.compiler.engine.training.options import DataOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -81,6 +86,7 @@ def distill_graph(
     network.requires_grad_(True)
     pairs: tuple[FeaturePair, ...] = ()
     if objective == "features":
+        teacher.model = prepare_for_training(teacher.model)  # with all shapes known
         pairs = pair_features(network.graph, teacher.model, input_spec, teacher.input_spec, options.layers)
         teacher.wanted = tuple(pair.teacher.name for pair in pairs)
     matching, answer_terms = _answer_terms(network, input_spec, output_spec, teacher, options)

@@ -89,7 +89,7 @@ def _features(model: onnx.ModelProto, spec: InputSpec) -> tuple[list[Feature], d
     """Return the activations behind layers, each after the pointwise nodes that follow, and all shapes."""
     import onnx
 
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     topology = Topology(graph)
     shapes = {
         value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)

@@ -11,7 +11,7 @@ import io
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from boardwright.compiler.engine.training.yolo_folder import YoloFolder
 
 if TYPE_CHECKING:
     import torch
+
+    from boardwright.model import InputSpec
 
 _INTEGRATIONS = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 _KEPT_ARGUMENTS = ("imgsz", "task", "box", "cls", "dfl")
@@ -51,6 +53,16 @@ class UltralyticsOptions:
     patience: int = 0
     bgr: bool = False
     seed: int = 0
+
+
+def read_ultralytics_options(
+    parameters: Mapping[str, Any], input_spec: InputSpec, seed: int
+) -> UltralyticsOptions:
+    """Return the options that a step's parameters hold by their names, for images as ``input_spec`` says."""
+    names = {field.name for field in fields(UltralyticsOptions)}
+    found = {name: value for name, value in parameters.items() if name in names}
+    found["image_size"] = max(input_spec.height, input_spec.width)
+    return UltralyticsOptions(**{**found, "bgr": input_spec.color == "BGR", "seed": seed})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +127,12 @@ def train_ultralytics(
                 f"Ultralytics' trainer stopped: {_first_line(error)}. Check that images, labels and batch "
                 "size fit the model.",
             ) from error
-    if trainer.best is None:
+    if trainer.state is None:
         raise EngineError(
             "TRAINING_DIVERGED",
             "The loss was no number after the first epoch. Lower learning_rate, or raise batch_size.",
         )
-    _settle(module, trainer.best, options)
+    _settle(module, trainer.state, options)
     if _shapes(module) != before:
         raise EngineError("TRAINING_FAILED", "Training changed the network's architecture; nothing was kept.")
     notes = (_diverged_note(trainer.best_epoch),) if trainer.diverged else ()

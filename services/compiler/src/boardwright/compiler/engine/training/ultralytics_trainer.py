@@ -20,7 +20,7 @@ from ultralytics.nn.distill_model import DistillationModel
 class KeepingTrainer(DetectionTrainer):  # type: ignore[misc]
     """Trains ``module`` as it is, with a frozen ``teacher`` beside it where one is given.
 
-    ``data`` is what Ultralytics makes of a ``data.yaml``. ``best`` is the state of the exponential moving
+    ``data`` is what Ultralytics makes of a ``data.yaml``. ``state`` is that of the exponential moving
     average after the best epoch (by held-out mAP, or the last one), float32; ``losses`` are the mean training
     losses of each epoch, ``scores`` the held-out mAP50-95.
     """
@@ -39,7 +39,7 @@ class KeepingTrainer(DetectionTrainer):  # type: ignore[misc]
         self._given_data = dict(data)
         self._on_epoch = on_epoch
         self._judges = data["val"] != data["train"]
-        self.best: dict[str, Any] | None = None
+        self.state: dict[str, Any] | None = None
         self.best_epoch = 0
         self.losses: list[dict[str, float]] = []
         self.scores: list[float] = []
@@ -93,7 +93,7 @@ class KeepingTrainer(DetectionTrainer):  # type: ignore[misc]
     def save_model(self) -> bool:
         """Keep the moving average where this epoch is the best one so far."""
         if self.fitness == self.best_fitness:
-            self.best = {name: value.clone() for name, value in self._averaged().state_dict().items()}
+            self.state = {name: value.clone() for name, value in self._averaged().state_dict().items()}
             self.best_epoch = self.epoch + 1
         return False
 

@@ -1,0 +1,153 @@
+"""Graphs learn from teachers of other widths, input sizes and scalings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from boardwright.compiler.engine.distill.graphs import distill_graph
+from boardwright.compiler.engine.distill.options import DistillOptions, read_distill_options
+from boardwright.compiler.engine.distill.teacher import Teacher
+from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.evaluate import Sample, evaluate
+from boardwright.compiler.engine.importing import count_parameters
+from boardwright.compiler.engine.training.data import SampleList
+from boardwright.compiler.engine.training.options import DataOptions, TrainOptions
+from boardwright.model import InputSpec, OutputSpec
+
+DIGITS = InputSpec(height=8, width=8, color="GRAY", channels=1, scale=1 / 255, batch=1)
+LARGER = InputSpec(
+    height=16, width=16, color="GRAY", channels=1, scale=1 / 255, mean=(0.3,), std=(0.4,), batch=1
+)
+LOGITS = OutputSpec(task="classification", head="logits", num_classes=10)
+BOXES = OutputSpec(task="detection", head="yolov8", num_classes=2)
+QUICK = TrainOptions(epochs=6, learning_rate=3e-3)
+
+
+def learn(student, teacher, samples, options=None, training=QUICK, data=None, **specs):
+    return distill_graph(
+        student,
+        specs.get("spec", DIGITS),
+        specs.get("output", LOGITS),
+        Teacher(teacher, specs.get("teacher_spec", LARGER), specs.get("teacher_output", LOGITS)),
+        SampleList(samples),
+        options or DistillOptions(),
+        training,
+        data or DataOptions(batch_size=32),
+    )
+
+
+def top1(model, samples):
+    return evaluate(model, samples, DIGITS, LOGITS).accuracy["top1"]
+
+
+def test_a_teacher_of_another_size_makes_a_student_of_few_labels_better(student, teacher, digits):
+    held_out = digits(1000, 1400)
+    done = learn(student, teacher, digits(0, 1000, labels=False))
+    assert top1(student, held_out) < 0.9
+    assert top1(done.model, held_out) > top1(student, held_out) + 0.05
+    assert count_parameters(done.model) == count_parameters(student)
+    assert (done.objective, done.labelled) == ("soft-labels", 0)
+    assert list(done.record.terms) == ["soft-labels"]
+
+
+def test_class_labels_are_learnt_beside_the_teacher(student, teacher, digits):
+    done = learn(student, teacher, digits(0, 64), training=replace(QUICK, epochs=1))
+    assert set(done.record.terms) == {"soft-labels", "labels"}
+    assert done.labelled == 64
+
+
+@pytest.mark.parametrize("feature_loss", ["match", "attention"])
+def test_features_are_paired_by_stride_and_come_nearer(student, teacher, digits, feature_loss):
+    options = DistillOptions(objective="features", feature_loss=feature_loss)
+    few = learn(student, teacher, digits(0, 320), options, replace(QUICK, steps=1))
+    more = learn(student, teacher, digits(0, 320), options)
+    assert more.pairs == (("/1/Relu_output_0", "/1/Relu_output_0"), ("/4/Relu_output_0", "/4/Relu_output_0"))
+    name = "feature /4/Relu_output_0"
+    assert more.record.terms[name] < 0.8 * few.record.terms[name]
+    assert count_parameters(more.model) == count_parameters(student)  # no adapter is left
+
+
+def test_named_layers_must_exist(student, teacher, digits):
+    options = read_distill_options({"objective": "features", "layers": [["/1/Relu_output_0", "nowhere"]]})
+    with pytest.raises(EngineError, match="teacher's graph has no feature map 'nowhere'") as caught:
+        learn(student, teacher, digits(0, 8), options)
+    assert caught.value.reason == "DISTILL_LAYERS_UNKNOWN"
+
+
+def test_augmented_images_are_shown_to_both(student, teacher, digits):
+    done = learn(
+        student, teacher, digits(0, 96), training=replace(QUICK, epochs=2),
+        data=DataOptions(batch_size=32, scale_jitter=0.1),
+    )  # fmt: skip
+    assert np.isfinite(done.record.losses).all()
+
+
+def test_the_same_seed_gives_the_same_student(student, teacher, digits):
+    training = replace(QUICK, epochs=1)
+    first = learn(student, teacher, digits(0, 64), training=training)
+    assert first.model == learn(student, teacher, digits(0, 64), training=training).model
+
+
+@pytest.mark.parametrize(
+    ("teacher_output", "reason", "words"),
+    [
+        (replace(LOGITS, num_classes=12), "DISTILL_CLASSES_DIFFER", "knows 10 classes and the teacher 12"),
+        (
+            replace(LOGITS, labels=tuple("jabcdefghi")),
+            "DISTILL_CLASSES_DIFFER",
+            "class 0 is 'a' to the student and 'j' to the teacher (the same names in another order)",
+        ),
+        (BOXES, "DISTILL_TASKS_DIFFER", "does classification and the teacher detection"),
+    ],
+)
+def test_a_teacher_of_other_classes_is_refused(student, teacher, digits, teacher_output, reason, words):
+    output = replace(LOGITS, labels=tuple("abcdefghij"))
+    with pytest.raises(EngineError) as caught:
+        learn(student, teacher, digits(0, 8), output=output, teacher_output=teacher_output)
+    assert caught.value.reason == reason
+    assert words in caught.value.message
+
+
+def test_labels_beyond_the_classes_are_refused(student, teacher, digits):
+    samples = [replace(sample, class_index=10) for sample in digits(0, 4)]
+    with pytest.raises(EngineError, match="class 10, and the model knows 0 to 9"):
+        learn(student, teacher, samples)
+
+
+@pytest.mark.parametrize(("size", "matching"), [(32, "raw candidates"), (48, "decoded boxes")])
+def test_a_detector_finds_more_of_its_teachers_boxes(detectors, size, matching):
+    spec = InputSpec(height=32, width=32, name="images", batch=1)
+    teacher_spec = replace(spec, height=size, width=size)
+    rng = np.random.default_rng(0)
+    samples = [Sample(str(n), rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for n in range(24)]
+    student, teacher = detectors(4, 32, 1), detectors(8, size, 0)
+    training = TrainOptions(epochs=12, learning_rate=1e-2)
+    specs = {"spec": spec, "teacher_spec": teacher_spec, "output": BOXES, "teacher_output": BOXES}
+    options = DistillOptions(score_threshold=0.2)
+    done = learn(student, teacher, samples, options, training, DataOptions(batch_size=8), **specs)
+    assert (done.objective, done.matching) == ("detection", matching)
+    assert done.record.losses[-1] < 0.7 * done.record.losses[0]
+    if matching == "raw candidates":
+        before, after = (
+            evaluate(model, samples, spec, BOXES, baseline=teacher).parity["map50_against_baseline"]
+            for model in (student, done.model)
+        )
+        assert after > before
+
+
+def test_an_objective_of_another_task_is_refused(student, teacher, digits):
+    with pytest.raises(EngineError, match="choose auto, features, or soft-labels") as caught:
+        learn(student, teacher, digits(0, 4), DistillOptions(objective="detection"))
+    assert caught.value.reason == "DISTILL_OBJECTIVE_UNFIT"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": 0}, {"alpha": 1.5}, {"objective": "all"}, {"feature_loss": "l2"}]
+)
+def test_options_out_of_range_are_refused(wrong):
+    with pytest.raises(EngineError) as caught:
+        read_distill_options(wrong)
+    assert caught.value.reason == "DISTILL_OPTIONS_UNFIT"
