@@ -1,0 +1,254 @@
+"""Rules on graphs of several kinds: what they keep in floating point, why, and what that is worth."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.observe import TensorRange, observe
+from boardwright.compiler.engine.protect import excluded_names, protect
+from boardwright.compiler.engine.protect.sensitivity import decibels, noise_ratio
+from boardwright.compiler.engine.quantize import quantize
+from boardwright.compiler.engine.scheme import PROFILES
+
+HEADS = (
+    "anchored",
+    "written in place",
+    "expected",
+    "exponential",
+    "undecoded",
+    "prior boxes",
+    "rows of answers",
+)
+FLOAT = TensorProto.FLOAT
+
+
+def kept_db(model, quantized, feed):
+    """Signal-to-noise ratio of the outputs, balanced over their channels."""
+    wanted = open_session(model).run(None, feed)
+    return decibels(noise_ratio(open_session(quantized).run(None, feed), wanted))
+
+
+def protected(model, feeds, scheme=None):
+    prepared = prepare_graph(model)
+    return protect(prepared, observe(prepared, feeds).ranges, scheme)
+
+
+def by_rule(exclusions, rule):
+    return [found for found in exclusions if found.rule == rule]
+
+
+def operators(model, names):
+    kinds = {node.name: node.op_type for node in prepare_graph(model).graph.node}
+    return {kinds[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("head", "opset", "style"),
+    [(head, 17, "torch") for head in HEADS]
+    + [(head, 11, "number") for head in ("anchored", "expected", "rows of answers")]
+    + [("exponential", 13, "keras"), ("prior boxes", 20, "none")],
+)
+def test_a_detector_keeps_its_answers_and_its_layers_stay_on_integers(
+    detector_with, images, head, opset, style
+):
+    model = detector_with(head, opset, style)
+    done = quantize(model, images, PROFILES["x86-vnni"])
+    assert kept_db(model, done.model, images[-1]) > 25
+    expectation = 1 if head == "expected" else 0  # the Conv with weights 0, 1, 2… is no layer
+    assert done.kernels["float_layers"] <= expectation
+    assert sum(found.conversions for found in done.exclusions) <= 1
+
+
+@pytest.mark.parametrize(
+    "head", ["anchored", "written in place", "expected", "exponential", "rows of answers"]
+)
+def test_without_protection_the_same_detector_loses_its_answers(detector_with, images, head):
+    model = detector_with(head)
+    done = quantize(model, images, PROFILES["x86-vnni"], protect_automatically=False)
+    assert kept_db(model, done.model, images[-1]) < 10
+
+
+def test_every_head_is_tested(heads):
+    assert heads == set(HEADS)
+
+
+def test_the_widest_join_comes_first_and_names_its_inputs(detector_with, images):
+    found = protected(detector_with("anchored"), images)
+    assert [exclusion.rule for exclusion in found] == ["join", "join"]
+    assert "-fold" in found[0].reason and "of 256 steps" in found[0].reason
+    assert not set(found[0].nodes) & set(found[1].nodes)
+
+
+def attention(builder, positions, score_gain, mask=None):
+    """Tokens (1, N, 8) through one head of attention, with a mask added to its scores where one is given."""
+    rng = np.random.default_rng(2)
+    graph = builder()
+
+    def weight(gain=1.0):
+        return graph.constant(gain * rng.normal(size=(8, 8)).astype(np.float32) / np.float32(8**0.5))
+
+    query = graph.add("MatMul", "tokens", weight(score_gain))
+    key, value = graph.add("MatMul", "tokens", weight()), graph.add("MatMul", "tokens", weight())
+    scores = graph.add("MatMul", query, graph.add("Transpose", key, perm=[0, 2, 1]))
+    scores = graph.add("Div", scores, graph.constant(8**0.5))
+    if mask is not None:
+        scores = graph.add("Add", scores, graph.constant(mask))
+    mixed = graph.add("MatMul", graph.add("Softmax", scores, axis=2), value)
+    output = graph.add("MatMul", mixed, weight())
+    return graph.model({"tokens": [1, positions, 8]}, {output: FLOAT})
+
+
+def tokens(positions):
+    rng = np.random.default_rng(3)
+    return [{"tokens": rng.normal(size=(1, positions, 8)).astype(np.float32)} for _ in range(6)]
+
+
+def test_an_attention_mask_does_not_drown_the_scores(builder):
+    mask = np.triu(np.full((16, 16), -10000.0, np.float32), 1)
+    model = attention(builder, 16, 1.0, mask)
+    found = protected(model, tokens(16))
+    assert "Add" in operators(model, excluded_names(found))
+    done = quantize(model, tokens(16), PROFILES["x86-vnni"])
+    blind = quantize(model, tokens(16), PROFILES["x86-vnni"], protect_automatically=False)
+    feed = tokens(16)[-1]
+    assert kept_db(model, done.model, feed) > 20
+    assert kept_db(model, done.model, feed) > kept_db(model, blind.model, feed) + 10
+
+
+def test_scores_stay_in_float_only_where_a_step_would_change_a_weight(builder):
+    calm, wild = attention(builder, 16, 1.0), attention(builder, 16, 40.0)
+    assert "MatMul" not in operators(calm, excluded_names(protected(calm, tokens(16))))
+    (found,) = by_rule(protected(wild, tokens(16)), "attention")
+    assert "one of 255 steps would change a weight" in found.reason
+    assert "MatMul" in operators(wild, found.nodes)
+
+
+def test_probabilities_over_many_positions_stay_in_float(builder):
+    model = attention(builder, 600, 4.0)
+    (found,) = by_rule(protected(model, tokens(600)), "attention")
+    assert "over 600 positions the mean weight is 0.0017" in found.reason
+
+
+def test_a_norm_that_was_written_out_stays_in_float(builder):
+    graph = builder()
+    rng = np.random.default_rng(4)
+
+    def weight():
+        return graph.constant(rng.normal(size=(8, 8)).astype(np.float32))
+
+    first = graph.add("MatMul", "tokens", weight())
+    centred = graph.add("Sub", first, graph.add("ReduceMean", first, axes=[-1]))
+    square = graph.add("Mul", centred, centred)
+    variance = graph.add("Add", graph.add("ReduceMean", square, axes=[-1]), graph.constant(1e-5))
+    normal = graph.add("Div", centred, graph.add("Sqrt", variance))
+    scaled = graph.add("Mul", normal, graph.constant(rng.normal(size=8)))
+    shifted = graph.add("Add", scaled, graph.constant(rng.normal(size=8)))
+    output = graph.add("MatMul", shifted, weight())
+    model = graph.model({"tokens": [1, 16, 8]}, {output: FLOAT})
+    names = excluded_names(protected(model, tokens(16)))
+    kinds = operators(model, names)
+    if "LayerNormalization" not in {node.op_type for node in prepare_graph(model).graph.node}:
+        assert {"Sqrt", "Div", "Mul", "Add"} <= kinds
+    assert "MatMul" not in kinds
+    done = quantize(model, tokens(16), PROFILES["x86-vnni"])
+    assert kept_db(model, done.model, tokens(16)[-1]) > 25
+
+
+def test_boxes_that_choose_features_in_mid_network_stay_in_float(builder):
+    graph = builder()
+    rng = np.random.default_rng(5)
+    features = graph.conv("images", rng.normal(size=(8, 3, 3, 3)).astype(np.float32), stride=2)
+    raw = graph.conv(features, rng.normal(size=(4, 8, 1, 1)).astype(np.float32))
+    moved = graph.add("Transpose", graph.reshape(raw, 1, 4, 256), perm=[0, 2, 1])
+    boxes = graph.reshape(graph.add("Mul", graph.add("Sigmoid", moved), graph.constant(640)), 256, 4)
+    index = graph.constant(np.zeros(256), np.int64)
+    cut = graph.add(
+        "RoiAlign",
+        features,
+        boxes,
+        index,
+        output_height=2,
+        output_width=2,
+        sampling_ratio=2,
+        spatial_scale=1 / 40,
+    )
+    flat = graph.reshape(cut, 256, 32)
+    output = graph.add("MatMul", flat, graph.constant(rng.normal(size=(32, 5)).astype(np.float32)))
+    model = graph.model({"images": [1, 3, 32, 32]}, {output: FLOAT})
+    feeds = [{"images": rng.random((1, 3, 32, 32), dtype=np.float32)} for _ in range(3)]
+    found = by_rule(protected(model, feeds), "selection")
+    kinds = operators(model, excluded_names(found))
+    assert {"Mul", "Sigmoid"} <= kinds
+    assert "Conv" not in kinds
+    assert "reads features at coordinates" in found[0].reason
+
+
+def test_channels_of_different_weight_are_hopeless_only_under_one_scale(builder):
+    graph = builder()
+    rng = np.random.default_rng(6)
+    weight = rng.normal(size=(12, 3, 3, 3)).astype(np.float32)
+    weight[::2] *= 1e-3
+    features = graph.add("Relu", graph.conv("images", weight))
+    output = graph.conv(features, rng.normal(size=(4, 12, 1, 1)).astype(np.float32))
+    model = graph.model({"images": [1, 3, 32, 32]}, {output: FLOAT})
+    feeds = [{"images": rng.random((1, 3, 32, 32), dtype=np.float32)}]
+    assert protected(model, feeds, PROFILES["x86-vnni"]) == ()
+    (found,) = protected(model, feeds, PROFILES["vx-delegate"])
+    assert found.rule == "weights"
+    assert "6 of them drown" in found.reason
+    assert "pass recover" in found.reason
+
+
+def test_an_operator_between_floats_is_not_worth_two_conversions(builder):
+    graph = builder()
+    rng = np.random.default_rng(7)
+    features = graph.conv("images", rng.normal(size=(8, 3, 3, 3)).astype(np.float32))
+    bent = graph.add("Erf", features)
+    doubled = graph.add("Mul", bent, graph.constant(2))
+    bent = graph.add("Softplus", doubled)
+    output = graph.conv(bent, rng.normal(size=(4, 8, 1, 1)).astype(np.float32))
+    model = graph.model({"images": [1, 3, 32, 32]}, {output: FLOAT})
+    feeds = [{"images": rng.random((1, 3, 32, 32), dtype=np.float32)}]
+    (found,) = protected(model, feeds)
+    assert (found.rule, found.conversions) == ("pocket", -2)
+    assert operators(model, found.nodes) == {"Mul"}
+
+
+def test_a_classifier_of_plain_layers_needs_no_protection(classifier, noise):
+    feeds = [{"input": noise(1, 3, 16, 16)} for _ in range(4)]
+    for profile in ("x86-vnni", "arm", "x86"):
+        assert protected(classifier, feeds, PROFILES[profile]) == ()
+
+
+def test_rules_can_be_left_out_and_unknown_ones_are_named(detector):
+    ranges = {"pixels": TensorRange(0, 600), "chance": TensorRange(0, 1)}
+    assert {found.rule for found in protect(detector, ranges, rules=["tail"])} == {"tail"}
+    with pytest.raises(EngineError, match="no rule 'joins'; the rules are join, tail"):
+        protect(detector, ranges, rules=["joins"])
+
+
+def test_a_constant_can_drown_but_not_be_drowned(builder):
+    graph = builder()
+    weight = np.ones((2, 3, 1, 1), np.float32)
+    features = graph.conv("images", weight)
+    shifted = graph.add("Add", features, graph.constant(1e-6))
+    output = graph.conv(shifted, np.ones((2, 2, 1, 1), np.float32))
+    model = graph.model({"images": [1, 3, 8, 8]}, {output: FLOAT})
+    feeds = [{"images": np.ones((1, 3, 8, 8), np.float32)}]
+    assert protected(model, feeds) == ()
+
+
+def test_graphs_without_layers_or_ranges_need_nothing():
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Softmax", ["x"], ["y"], name="softmax")],
+        "net",
+        [onnx.helper.make_tensor_value_info("x", FLOAT, [1, 3])],
+        [onnx.helper.make_tensor_value_info("y", FLOAT, [1, 3])],
+    )
+    assert protect(onnx.helper.make_model(graph), {}) == ()
