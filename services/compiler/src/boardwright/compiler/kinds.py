@@ -243,6 +243,14 @@ FINE_TUNE = StepKind(
     requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),
     environment=_training_environment,
 )
+ABLATE = StepKind(
+    "compile/ablate",
+    version="1",
+    determinism=Determinism.OBSERVED,
+    defaults={"experiments": {}, "runs": 30},
+    requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=1800),
+    environment=_graph_environment,
+)
 EVALUATE = StepKind(
     "compile/evaluate",
     version="2",
@@ -268,6 +276,7 @@ KINDS: Mapping[str, StepKind] = {
         QUANTIZE_DYNAMIC,
         QUANTIZE_WEIGHTS,
         PROFILE,
+        ABLATE,
         DIAGNOSE,
         EVALUATE,
         DISTILL,

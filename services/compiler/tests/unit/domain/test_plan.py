@@ -77,3 +77,50 @@ def test_two_quantize_passes_work_one_after_the_other_and_evaluate_may_name_eith
 def test_a_dataset_that_was_not_given_is_told_with_the_line_of_the_pass():
     with pytest.raises(RecipeError, match=r"line \d+: evaluate needs a sealed evaluation dataset"):
         plan(read_shipped("default"), subject(datasets={"calibration": DATASETS["calibration"]}))
+
+
+ABLATION = """
+version: 1
+name: two-factors
+passes:
+  - pass: import
+  - pass: evaluate
+  - pass: quantize
+  - pass: evaluate
+  - pass: quantize-dynamic
+    from: baseline
+    variant: dynamic
+{evaluated}  - pass: ablate
+    experiments: {{int8: [static], dynamic: [dynamic]}}
+"""
+
+
+def test_an_ablation_reads_the_graphs_and_evaluations_of_its_experiments():
+    recipe = parse_recipe(ABLATION.format(evaluated="  - pass: evaluate\n"))
+    steps = plan(recipe, subject(datasets=DATASETS))
+    last = steps[-1]
+    assert last.kind == "compile/ablate" and not last.makes_variant
+    assert last.inputs["baseline.evaluation.json"] == FromStep("evaluate-baseline", "evaluation.json")
+    assert last.inputs["int8.model.onnx"] == FromStep("quantize-int8", "model.onnx")
+    assert last.inputs["dynamic.evaluation.json"] == FromStep("evaluate-dynamic", "evaluation.json")
+    dynamic = next(step for step in steps if step.kind == "compile/quantize-dynamic")
+    assert dynamic.inputs["model.onnx"] == FromStep("import", "model.onnx")
+
+
+def test_an_experiment_has_to_be_evaluated_before_it_is_compared():
+    with pytest.raises(RecipeError, match="compares 'dynamic': evaluate it before"):
+        plan(parse_recipe(ABLATION.format(evaluated="")), subject(datasets=DATASETS))
+
+
+def test_files_about_a_graph_stay_with_it():
+    text = "version: 1\nname: r\npasses:\n  - pass: import\n  - pass: protect\n  - pass: quantize\n"
+    steps = plan(parse_recipe(text), subject(datasets=DATASETS))
+    assert steps[-1].inputs["protection.json"] == FromStep(steps[1].name, "protection.json")
+    again = text + "  - pass: quantize-dynamic\n    from: int8\n"
+    assert "protection.json" not in plan(parse_recipe(again), subject(datasets=DATASETS))[-1].inputs
+
+
+def test_a_pass_cannot_start_from_a_variant_that_is_not_made_yet():
+    text = "version: 1\nname: r\npasses:\n  - pass: import\n  - pass: quantize\n    from: pruned\n"
+    with pytest.raises(RecipeError, match="starts from the variant 'pruned', which no pass before it makes"):
+        parse_recipe(text)

@@ -21,6 +21,8 @@ PROTECTION = "protection.json"
 RECOVERED_MODEL = "recovered.onnx"
 PROFILE = "profile.json"
 DIAGNOSIS = "diagnosis.json"
+EVALUATION_REPORT = "evaluation.json"
+ABLATION = "ablation.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class PassKind:
     quantized: bool = False
     beside_baseline: bool = False
     trains: bool = False
+    compares: bool = False
 
 
 PASSES: Mapping[str, PassKind] = {
@@ -129,7 +132,11 @@ PASSES: Mapping[str, PassKind] = {
             "compile/evaluate",
             datasets=(EVALUATION,),
             measures=("accuracy", "parity"),
+            gives=(EVALUATION_REPORT,),
             beside_baseline=True,
+        ),
+        PassKind(
+            "ablate", "compile/ablate", optional_datasets=(CALIBRATION,), gives=(ABLATION,), compares=True
         ),
     )
 }

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from boardwright.compiler.domain.passes import BASELINE, CHECKPOINT, PASSES
+from boardwright.compiler.domain.passes import BASELINE, CHECKPOINT, EVALUATION_REPORT, PASSES
 from boardwright.compiler.domain.profiles import BoardProfile
 from boardwright.compiler.domain.recipe import Pass, Recipe, RecipeError
 
@@ -179,6 +179,8 @@ def _step(entry: Pass, profile: BoardProfile, branch: _Branch, subject: Subject)
     if kind.trains:
         inputs.update(source.checkpoint)
         parameters["import"] = dict(subject.import_parameters)
+    if kind.compares:
+        _add_experiments(entry, branch, inputs)
     _add_teacher(entry, subject, inputs, parameters)
     dataset = ""
     for role in _roles(entry, subject):
@@ -209,6 +211,26 @@ def _checkpoint(subject: Subject) -> dict[str, Given | FromStep]:
     if subject.module is not None:
         found[NETWORK_MODULE] = subject.module
     return found
+
+
+def _add_experiments(entry: Pass, branch: _Branch, inputs: dict[str, Given | FromStep]) -> None:
+    """Give the pass the graph and the evaluation of the baseline and of each Variant that it compares."""
+    for variant in (BASELINE, *entry.parameters["experiments"]):
+        made = branch.variants.get(variant)
+        if made is None:
+            known = ", ".join(sorted(set(branch.variants) - {BASELINE}))
+            raise RecipeError(
+                "RECIPE_ORDER",
+                f"{entry.name} compares the variant {variant!r}, which no pass before it makes (made so far: "
+                f"{known or 'none'}).",
+                entry.line,
+            )
+        if EVALUATION_REPORT not in made.files:
+            raise RecipeError(
+                "RECIPE_ORDER", f"{entry.name} compares {variant!r}: evaluate it before.", entry.line
+            )
+        inputs[f"{variant}.{MODEL}"] = made.model
+        inputs[f"{variant}.{EVALUATION_REPORT}"] = made.files[EVALUATION_REPORT]
 
 
 def _add_teacher(

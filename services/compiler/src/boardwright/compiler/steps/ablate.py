@@ -1,0 +1,59 @@
+"""The step ``compile/ablate``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from boardwright.compiler.engine.ablate import Experiment, ablate
+from boardwright.compiler.kinds import ABLATE
+from boardwright.compiler.steps.files import (
+    MODEL,
+    clear_failures,
+    host_values,
+    load_graph,
+    one_feed,
+    read_model,
+    write_json,
+)
+from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
+
+_BASELINE, _EVALUATION = "baseline", "evaluation.json"
+
+
+@implements(ABLATE)
+def run(request: StepRequest, progress: Progress) -> StepResult:
+    """Put the Variants of ``experiments`` beside the baseline.
+
+    Inputs: ``<variant>.model.onnx`` and ``<variant>.evaluation.json`` for each of them and for the baseline.
+    Output: ``ablation.json``.
+    """
+    parameters = request.parameters
+    with clear_failures():
+        _, input_spec, _ = read_model(request)
+        base = _experiment(request, _BASELINE, ())
+        experiments = [
+            _experiment(request, variant, tuple(factors))
+            for variant, factors in parameters["experiments"].items()
+        ]
+        total = len(experiments) + 1
+        found = ablate(
+            base,
+            experiments,
+            one_feed(request, base.model, input_spec),
+            runs=parameters["runs"],
+            on_experiment=lambda count: progress(count, total, "comparing"),
+        )
+    described = {**found.describe(), "host": host_values()}
+    return StepResult({"ablation.json": write_json(request, "ablation.json", described)}, described)
+
+
+def _experiment(request: StepRequest, variant: str, factors: tuple[str, ...]) -> Experiment:
+    evaluation: dict[str, Any] = json.loads(request.input(f"{variant}.{_EVALUATION}").path.read_bytes())
+    return Experiment(
+        variant,
+        load_graph(request, f"{variant}.{MODEL}"),
+        factors,
+        evaluation.get("accuracy") or {},
+        evaluation.get("parity") or {},
+    )
