@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _WIDTH_INCHES = 7.2
 _MOST_LETTERS = 38
+_WIDE = 6
 _INK, _GRID, _MAIN, _LOW, _GOOD = "#1f2933", "#d5dbe1", "#2f6fab", "#c2563d", "#3a8f62"
 _STYLE = {
     "svg.hashsalt": "boardwright",
@@ -62,8 +63,9 @@ def pareto(data: ReportData) -> Plot | None:
         for variant, cost, accuracy in points:
             color = _INK if variant.kind == IMPORT else _GOOD if (cost, accuracy) in front else _LOW
             axes.scatter([cost], [accuracy], color=color, s=32, zorder=2)
-        axes.margins(0.12, 0.16)
-        _accuracy_limits(axes)
+        axes.margins(x=0.12)
+        _cost_scale(axes, [cost for _, cost, _ in points])
+        _accuracy_limits(axes, [accuracy for _, _, accuracy in points])
         _label(axes, points)
         axes.grid(True)
         axes.set_xlabel(what)
@@ -122,8 +124,8 @@ def calibration_curve(data: ReportData, series: Sequence[tuple[int, MadeVariant]
         axes.set_xscale("log")
         axes.set_xticks([x for x, _ in places], [str(x) for x, _ in places])
         axes.minorticks_off()
-        axes.margins(0.08, 0.2)
-        _accuracy_limits(axes)
+        axes.margins(x=0.08)
+        _accuracy_limits(axes, [y for _, y in places] + ([base] if base is not None else []))
         axes.grid(True)
         axes.set_xlabel("calibration samples")
         axes.set_ylabel(f"{metric_name(data)}, %")
@@ -136,28 +138,34 @@ def _latency(data: ReportData, variant: MadeVariant) -> float | None:
     return cost.figure("p50_ms") if cost is not None else None
 
 
-def _accuracy_limits(axes: Axes) -> None:
+def _accuracy_limits(axes: Axes, values: Sequence[float]) -> None:
     """At least one point from bottom to top, and no more than 100 %: what differs by nothing looks alike."""
-    low, high = axes.get_ylim()
-    if high - low < 1:
-        low, high = (low + high) / 2 - 0.5, (low + high) / 2 + 0.5
-    axes.set_ylim(low, min(high, 100.0 + 0.04 * (high - low)))
+    low, high = min(values), max(values)
+    room = max(0.18 * (high - low), (1 - (high - low)) / 2)
+    axes.set_ylim(low - room, min(high + room, 100 + 0.2 * room))
+
+
+def _cost_scale(axes: Axes, values: Sequence[float]) -> None:
+    """Logarithmic where one is so dear that the others would lie on one another."""
+    if min(values) > 0 and max(values) > _WIDE * min(values):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
 
 
 def _label(axes: Axes, points: Sequence[tuple[MadeVariant, float, float]]) -> None:
     """Names beside the points; those of points that lie together are stacked."""
-    spread_x = (max(x for _, x, _ in points) - min(x for _, x, _ in points)) or 1.0
-    spread_y = (max(y for _, _, y in points) - min(y for _, _, y in points)) or 1.0
+    to_axes = (axes.transData + axes.transAxes.inverted()).transform
     taken: list[tuple[float, float]] = []
-    for variant, x, y in sorted(points, key=lambda held: (held[1], -held[2])):
-        place = (x / spread_x, y / spread_y)
-        near = sum(abs(place[0] - a) < 0.2 and abs(place[1] - b) < 0.06 for a, b in taken)
-        taken.append(place)
+    for variant, x, y in sorted(points, key=lambda held: (-held[2], held[1])):
+        across, up = (float(value) for value in to_axes((x, y)))
+        while any(abs(across - a) < 0.2 and abs(up - b) < 0.045 for a, b in taken):
+            up -= 0.045
+        taken.append((across, up))
         axes.annotate(
             _short(variant.name),
-            (x, y),
-            xytext=(6, 5 - 10 * near),
-            textcoords="offset points",
+            (across + 0.012, up - 0.01),
+            xycoords="axes fraction",
             fontsize=8,
         )
 
