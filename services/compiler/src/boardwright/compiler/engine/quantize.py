@@ -6,7 +6,7 @@ floating point from ``protect``. The result is loaded and run before it is calle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,12 @@ from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import kernel_counts
 from boardwright.compiler.engine.graph.topology import Topology
-from boardwright.compiler.engine.observe import CalibrationRecord, Feed, observe
+from boardwright.compiler.engine.integer_outputs import give_floats, spread_channels, take_back, takes_part
+from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
 from boardwright.compiler.engine.protect import Exclusion, is_layer, protect
-from boardwright.compiler.engine.recover import correct_bias
+from boardwright.compiler.engine.recover.bias_correction import correct_bias
+from boardwright.compiler.engine.recover.ranges import choose_ranges
+from boardwright.compiler.engine.recover.recovered import read_recovered
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
 if TYPE_CHECKING:
@@ -69,17 +72,25 @@ def quantize(
     feeds: Iterable[Feed],
     scheme: QuantizationScheme,
     *,
+    record: CalibrationRecord | None = None,
+    exclusions: tuple[Exclusion, ...] | None = None,
+    recovered: onnx.ModelProto | None = None,
     exclude: Iterable[str] = (),
     protect_automatically: bool = True,
     correct_biases: bool = True,
+    search_ranges: bool = True,
+    method: str = "min-max",
     threads: int = 0,
     on_sample: Callable[[int], None] = lambda _: None,
 ) -> QuantizedModel:
     """Quantize the weights and activations of a float32 ``model`` to 8 bits.
 
-    ``feeds`` are preprocessed calibration inputs, read once and one at a time. ``exclude`` names further
-    nodes that stay in floating point. ``correct_biases`` takes back the shift that rounding gives each output
-    channel's mean.
+    ``feeds`` are preprocessed calibration inputs, read once and one at a time, and not at all where the
+    ``record`` of an earlier ``observe`` is given. ``exclusions`` are those of an earlier ``protect``;
+    ``recovered`` is what ``recover`` made of the same model: its weights and ranges are taken as they are.
+    ``exclude`` names further nodes that stay in floating point. ``correct_biases`` takes back the shift that
+    rounding gives each output channel's mean; ``search_ranges`` cuts activations off where their reader's
+    error is least, if the record has histograms; ``method`` is the calibration's otherwise.
 
     Raises:
         QuantizationFailed: the graph has nothing to quantize, an excluded node is unknown, or the result does
@@ -88,31 +99,68 @@ def quantize(
     """
     prepared = prepare_graph(model)
     _check_quantizable(prepared)
-    record = observe(prepared, feeds, threads=threads, on_sample=on_sample)
-    exclusions = protect(prepared, record.ranges, scheme) if protect_automatically else ()
+    if record is None:
+        record = observe(prepared, feeds, threads=threads, on_sample=on_sample)
+    elif missing := [name for name in float_activations(prepared) if name not in record.ranges]:
+        raise EngineError(
+            "RECORD_UNFIT",
+            f"The calibration record does not know {missing[0]!r}: it was made from another graph. Observe this one.",
+        )
+    if exclusions is None:
+        exclusions = protect(prepared, record.ranges, scheme) if protect_automatically else ()
     requested = _requested_exclusion(prepared, tuple(exclude))
     if requested:
         exclusions = (*exclusions, requested)
     excluded = {name for found in exclusions for name in found.nodes}
     corrected = 0
-    if correct_biases:
-        prepared, corrected = correct_bias(prepared, record, scheme, excluded)
-    quantized = insert_quantization(prepared, record, scheme, excluded)
-    _drop_metadata(quantized)
-    try:
-        kernels = kernel_counts(quantized)
-    except EngineError as error:
-        raise QuantizationFailed(
-            "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not load. {error.message}"
-        ) from error
+    if recovered is not None:
+        prepared, record = read_recovered(recovered, prepared, record)
+    else:
+        if method != record.method:
+            record = record.with_method(method, scheme)
+        if search_ranges and method == "min-max":
+            record, _ = choose_ranges(prepared, record, scheme, excluded)
+        if correct_biases:
+            prepared, corrected = correct_bias(prepared, record, scheme, excluded)
+    quantized, kernels = _insert_and_count(prepared, record, scheme, excluded)
     notes = _notes(scheme, kernels, record)
     return QuantizedModel(quantized, scheme, record, exclusions, kernels, notes, corrected)
 
 
+def _insert_and_count(
+    prepared: onnx.ModelProto, record: CalibrationRecord, scheme: QuantizationScheme, excluded: set[str]
+) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """Quantize by the ways out of the integers that the runtime takes; return the graph and its kernels."""
+    plain = insert_quantization(prepared, record, scheme, excluded, spread=False)
+    try:
+        kernels = kernel_counts(plain)
+    except EngineError as error:
+        raise QuantizationFailed(
+            "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not load. {error.message}"
+        ) from error
+    if takes_part(scheme):
+        try:
+            better = insert_quantization(prepared, record, scheme, excluded)
+            counted = kernel_counts(better)
+        except EngineError:
+            return plain, kernels
+        if counted["float_layers"] <= kernels["float_layers"]:
+            return better, counted
+    return plain, kernels
+
+
 def insert_quantization(
-    model: onnx.ModelProto, record: CalibrationRecord, scheme: QuantizationScheme, exclude: set[str]
+    model: onnx.ModelProto,
+    record: CalibrationRecord,
+    scheme: QuantizationScheme,
+    exclude: set[str],
+    *,
+    spread: bool = True,
 ) -> onnx.ModelProto:
     """Return ``model`` with Quantize/Dequantize pairs around every node that is not in ``exclude``.
+
+    With ``spread`` outputs that leave the integers keep what they can (see ``integer_outputs``), where the
+    scheme takes part.
 
     Raises:
         QuantizationFailed: QUANTIZER_FAILED, with the quantizer's own words.
@@ -123,6 +171,10 @@ def insert_quantization(
     from onnxruntime.quantization.calibrate import TensorData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+    factors: Mapping[str, Any] = {}
+    spread = spread and takes_part(scheme)
+    if spread:
+        model, record, factors = spread_channels(model, record, exclude)
     types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
     ranges = {
         name: TensorData(
@@ -148,6 +200,10 @@ def insert_quantization(
         quantizer.quantize_model()
         quantizer.model.topological_sort()
         quantized: onnx.ModelProto = quantizer.model.model
+        if spread:
+            take_back(quantized, factors)
+            give_floats(quantized, model, exclude)
+        _drop_metadata(quantized)
         onnx.checker.check_model(quantized)
     except Exception as error:  # the quantizer raises whatever its operators raise
         raise QuantizationFailed(

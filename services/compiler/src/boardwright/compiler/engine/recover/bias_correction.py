@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+
 def correct_bias(
     model: onnx.ModelProto, record: CalibrationRecord, scheme: QuantizationScheme, exclude: set[str]
 ) -> tuple[onnx.ModelProto, int]:
