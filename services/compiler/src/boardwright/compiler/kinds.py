@@ -55,7 +55,7 @@ def _training_environment() -> Mapping[str, str]:
 
 
 def _distill_environment() -> Mapping[str, str]:
-    return _versions("onnx", "onnxruntime", "torch", "ultralytics")
+    return {**_training_environment(), **_versions("ultralytics")}
 
 
 IMPORT = StepKind(
@@ -165,13 +165,15 @@ DISTILL = StepKind(
         "score_threshold": 0.05,
         "teacher_weight": 6.0,
         "augment": True,
-        "samples": None,
+        "training_samples": None,
         "epochs": 10,
         "steps": None,
         "batch_size": 16,
         "learning_rate": None,
         "optimizer": "adamw",
         "weight_decay": None,
+        "gradient_clip": 10.0,
+        "average": 0.0,
         "flip": False,
         "scale_jitter": 0.0,
         "color_jitter": 0.0,
@@ -179,6 +181,7 @@ DISTILL = StepKind(
         "resampling": "none",
         "patience": 0,
         "time_limit_seconds": None,
+        "seed": 0,
         "fail_if_information_lost": True,
     },
     requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),

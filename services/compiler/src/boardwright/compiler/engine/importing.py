@@ -137,7 +137,7 @@ def _detect(path: Path) -> ModelFormat:
 def _from_onnx(path: Path, declared: Declared, opset: int, limits: Limits) -> _Loaded:
     found = load_onnx(path, limits)
     metadata = read_yolo_metadata({entry.key: entry.value for entry in found.model.metadata_props})
-    notes = (_non_finite_sentence(found.non_finite),) if found.non_finite else ()
+    notes: tuple[str, ...] = (_non_finite_sentence(found.non_finite),) if found.non_finite else ()
     spec = declared.input_spec
     widened = to_float32(found.model)
     if widened:
@@ -247,7 +247,9 @@ def _try_out(model: onnx.ModelProto, input_spec: InputSpec, output_spec: OutputS
     names = [value.name for value in session.get_outputs()]
     try:
         outputs = session.run(None, {input_spec.name: np.repeat(tensor, batch, axis=0)})
-        decode([out[:1] for out in _ordered(outputs, names, output_spec)], output_spec, placement, input_spec)
+        if batch > 1:
+            outputs = [out[:1] if out.ndim and len(out) == batch else out for out in outputs]
+        decode(dict(zip(names, outputs, strict=True)), output_spec, placement, input_spec)
     except ModelError as error:
         raise SpecMismatch(
             "OUTPUT_SPEC_DOES_NOT_FIT", f"{error.message}. Correct the output spec and push again."
@@ -259,14 +261,3 @@ def _try_out(model: onnx.ModelProto, input_spec: InputSpec, output_spec: OutputS
             f"The graph fails on a grey image of {input_spec.width}x{input_spec.height} px: "
             f"{text[0][:300] if text else type(error).__name__}. Check the input spec and the export.",
         ) from error
-
-
-def _ordered(outputs: list[Any], names: list[str], spec: OutputSpec) -> list[Any]:
-    if spec.name and spec.name in names:
-        first = names.index(spec.name)
-        return [outputs[first], *outputs[:first], *outputs[first + 1 :]]
-    if spec.name:
-        raise ModelError(
-            "OUTPUTS_DO_NOT_FIT", f"the graph has no output {spec.name!r}; its outputs: {', '.join(names)}"
-        )
-    return outputs

@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.errors import SpecMismatch
 from boardwright.compiler.engine.graph.inspect import Axis, graph_inputs, graph_outputs, rename_input
+from boardwright.compiler.engine.heads import (
+    derive_grid_head,
+    example,
+    is_raw_grid,
+    looks_postprocessed,
+)
 from boardwright.model import InputSpec, ModelError, OutputSpec
 
 if TYPE_CHECKING:
@@ -99,20 +105,38 @@ def settle_output_spec(
     labels = metadata.labels if metadata else ()
     wanted = _YOLO_TASKS.get(metadata.task, "") if metadata else task
     found: OutputSpec | None = None
-    if len(shape) == 2 and wanted in ("classification", "") and isinstance(shape[1], int):
+    if looks_postprocessed(outputs) and wanted != "classification":
+        pass  # how many classes there are is in none of the shapes
+    elif len(shape) == 2 and wanted in ("classification", "") and isinstance(shape[1], int):
         found = _classification(model, name, shape[1], labels)
-    elif len(shape) == 3 and wanted in ("detection", ""):
+    elif len(shape) == 3 and wanted in ("detection", "") and not _has_further_boxes(outputs):
         end_to_end = metadata is None or metadata.end_to_end
-        found = _detection(name, shape[1], shape[2], labels, may_be_end_to_end=end_to_end)
+        rows, columns = shape[1], shape[2]
+        size = _image_size(graph_inputs(model))
+        if metadata is None and isinstance(rows, int) and isinstance(columns, int):
+            found = derive_grid_head(model, name, (rows, columns), size, labels)
+        if found is None and not (isinstance(rows, int) and is_raw_grid(model, name, rows, size)):
+            found = _detection(name, rows, columns, labels, may_be_end_to_end=end_to_end)
     if found is None:
+        hint = (
+            ""
+            if wanted == "classification"
+            else " " + example(outputs, _image_size(graph_inputs(model)), labels)
+        )
+        shapes = ", ".join(f"{name!r} {_told(shape)}" for name, (shape, _) in outputs.items())
+        several = "outputs have shapes" if len(outputs) > 1 else "output has shape"
         raise SpecMismatch(
             "OUTPUT_SPEC_NEEDED",
-            f"The output {name!r} has shape {_told(shape)}, and what it means is not clear. Push with an "
-            "output spec: "
-            'its task ("classification" or "detection"), head (logits, probabilities, yolov5, yolov8 or '
-            "yolo-end2end) and num_classes.",
+            f"The {several} {shapes}, and what it means is not clear. Push with an output spec: its task "
+            '("classification" or "detection"), head (logits, probabilities; yolov5, yolov8, yolo-end2end, '
+            f"yolox, gfl, ssd, dense, detr, postprocessed or plugin) and num_classes.{hint}",
         )
     return found
+
+
+def _has_further_boxes(outputs: Mapping[str, tuple[list[Axis], str]]) -> bool:
+    """Whether boxes and scores are apart: then the first output is not the whole head."""
+    return len(outputs) > 1 and any(shape[-1:] == [4] for shape, _ in outputs.values())
 
 
 def _classification(model: onnx.ModelProto, name: str, classes: int, labels: tuple[str, ...]) -> OutputSpec:

@@ -29,7 +29,8 @@ class SignalMeter:
             if mine is None or mine.shape != reference.shape or reference.dtype.kind != "f":
                 continue
             wide = reference.astype(np.float64)
-            error = mine.astype(np.float64) - wide
+            with np.errstate(invalid="ignore"):
+                error = mine.astype(np.float64) - wide
             power, noise = float(np.vdot(wide, wide)), float(np.vdot(error, error))
             if not math.isfinite(
                 power + noise
