@@ -60,7 +60,7 @@ def _distill_environment() -> Mapping[str, str]:
 
 IMPORT = StepKind(
     "compile/import",
-    version="1",
+    version="2",
     determinism=Determinism.PURE,
     defaults={
         "format": None,
