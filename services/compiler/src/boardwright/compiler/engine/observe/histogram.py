@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 BIN_CODES = 1 << 16
-_SIGN, _INFINITE = 0x8000, 0x7F80
+_SIGN = 0x8000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +36,13 @@ class FloatHistogram:
         return np.array_equal(self.codes, other.codes) and np.array_equal(self.counts, other.counts)
 
     __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def empty(cls) -> FloatHistogram:
+        """Return the histogram of nothing."""
+        import numpy as np
+
+        return cls(np.zeros(0, np.uint16), np.zeros(0, np.int64))
 
     @classmethod
     def from_codes(cls, codes: Array, weights: Array | None = None) -> FloatHistogram:
@@ -58,11 +65,6 @@ class FloatHistogram:
         """How many values were counted."""
         return int(self.counts.sum())
 
-    @property
-    def finite(self) -> bool:
-        """Whether no value was NaN or infinite."""
-        return bool(((self.codes & (_SIGN - 1)) < _INFINITE).all())
-
     def merge(self, other: FloatHistogram) -> FloatHistogram:
         """Return the histogram of both."""
         import numpy as np
@@ -82,6 +84,18 @@ class FloatHistogram:
         values = np.where(self.codes == 0, 0.0, (inner + outer) / 2)
         order = np.argsort(values, kind="stable")
         return values[order], self.counts[order]
+
+    def magnitudes(self) -> tuple[Array, Array, Array]:
+        """Return, for absolute values other than zero, the bins' lower and upper bounds and counts, ascending."""
+        import numpy as np
+
+        codes = self.codes & (_SIGN - 1)
+        counts = np.bincount(codes, self.counts, minlength=1)
+        hit = np.flatnonzero(counts)
+        hit = hit[hit > 0]
+        lower = (hit.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        upper = ((hit.astype(np.uint32) + 1) << 16).view(np.float32).astype(np.float64)
+        return lower, upper, counts[hit]
 
     def to_json(self) -> dict[str, Any]:
         """Return bins as steps from one to the next, and counts."""
