@@ -4,7 +4,8 @@ One run over the samples gives exact ranges, channel ranges and channel means, a
 the ranges of every method follow from those afterwards (``CalibrationRecord.with_method``). Memory does not
 grow with the samples, records of parts merge.
 
-- ``observer``: ``observe`` and ``Observer``; ``watch``: the session that counts; ``setup``: before and after it.
+- ``observer``: ``observe`` and ``Observer``; ``watch``: the session that counts; ``setup``: what comes before
+  and after it.
 - ``optimised``: the fused graph in the fast kernels' layout, and where the tensors are in it; ``plan``: which
   to read and how others follow; ``probes`` and ``views``: what reads them; ``derived``: what follows.
 - ``record``, ``histogram``, ``methods``: what is kept and the ranges made of it.

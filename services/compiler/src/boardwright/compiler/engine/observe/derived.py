@@ -39,7 +39,7 @@ class Derivation:
             return {}
         points = {root: _points(known[root]) for root in self._roots if root in known}
         empty = np.zeros(1, np.float32)
-        feed = {root: points[root] if root in points else empty for root in self._roots}
+        feed = {root: points.get(root, empty) for root in self._roots}
         names = [name for name in self._plan.derived if self._plan.derived[name] in points]
         with np.errstate(all="ignore"):
             values = dict(zip(names, self._session.run(names, feed), strict=True))
@@ -83,7 +83,7 @@ def _functions(model: onnx.ModelProto, plan: ObservationPlan, roots: Iterable[st
 
 
 def _points(found: TensorStatistics) -> Array:
-    """Return where to evaluate: the histogram's bins first, then the extremes, channels' extremes and a grid."""
+    """Return where to evaluate: the histogram's bins first, then the extremes and a grid."""
     import numpy as np
 
     middle, _ = found.histogram.ordered()

@@ -23,7 +23,7 @@ _SIGN = 0x8000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FloatHistogram:
-    """``codes`` (uint16, ascending, no duplicates) are the upper halves of float32 values; ``counts`` int64."""
+    """``codes`` (uint16, ascending, no duplicates) are upper halves of float32; ``counts`` is int64."""
 
     codes: Array
     counts: Array
@@ -86,7 +86,7 @@ class FloatHistogram:
         return values[order], self.counts[order]
 
     def magnitudes(self) -> tuple[Array, Array, Array]:
-        """Return, for absolute values other than zero, the bins' lower and upper bounds and counts, ascending."""
+        """Return lower and upper bounds and counts of the absolute values other than zero, ascending."""
         import numpy as np
 
         codes = self.codes & (_SIGN - 1)

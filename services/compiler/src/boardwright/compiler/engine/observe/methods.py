@@ -179,7 +179,7 @@ def _entropy(histogram: FloatHistogram, whole: TensorRange, symmetric: bool) -> 
     other = min(-whole.low, whole.high)
     levels = _LEVELS // 2
     if not symmetric and other < bound:
-        levels = int(round(_LEVELS * bound / (bound + max(other, 0.0))))
+        levels = round(_LEVELS * bound / (bound + max(other, 0.0)))
     linear = _linear(histogram, bound)
     coarse = np.unique(np.linspace(levels, _LINEAR_BINS, _COARSE).astype(int))
     found = [(_divergence(linear, int(bins), levels), int(bins)) for bins in coarse]

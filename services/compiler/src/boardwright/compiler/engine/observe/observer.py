@@ -35,8 +35,8 @@ class Observer:
     >>> record = observer.record()  # doctest: +SKIP
 
     Memory does not grow with the number of samples. ``sampling`` is ``sampled`` or ``exact``, for
-    histograms; ranges and means are over every value in both. ``resume`` goes on from an earlier record of the
-    same graph.
+    histograms; ranges and means are over every value in both. ``resume`` goes on from an earlier record of
+    the same graph.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Observer:
 
         Raises:
             DatasetUnfit: CALIBRATION_INPUT_UNFIT, when an input is missing or has another shape or type.
-            EngineError: CALIBRATION_NOT_FINITE, when an activation becomes NaN or infinite; OBSERVATION_FAILED,
-                when the graph does not run; RUNTIME_REFUSED.
+            EngineError: CALIBRATION_NOT_FINITE, when an activation becomes NaN or infinite;
+                OBSERVATION_FAILED, when the graph does not run; RUNTIME_REFUSED.
         """
         number = self.samples
         shapes = {name: self._check_input(name, feed, number) for name in self._inputs}
@@ -139,7 +139,7 @@ class Observer:
             wanted = "x".join("?" if axis is None else str(axis) for axis in declared)
             shape = "x".join(map(str, given.shape))
             raise _unfit(number, f"has the shape {shape} for the input {name!r}, which takes {wanted}")
-        return given.shape
+        return tuple(given.shape)
 
 
 def observe(

@@ -38,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class OptimisedGraph:
-    """``places`` maps names of the given graph to where they are found. ``block`` is the layout's block size."""
+    """``places`` maps names of the given graph to where they are; ``block`` is the layout's block size."""
 
     model: onnx.ModelProto
     places: Mapping[str, Place]

@@ -23,8 +23,8 @@ _MOVES = frozenset(
 )  # fmt: skip
 _ELEMENTWISE = frozenset(
     {
-        "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Softplus", "Softsign", "Elu", "Selu",
-        "Celu", "Erf", "Exp", "Abs", "Neg", "Clip", "Gelu", "Mish", "Swish",
+        "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Softplus", "Softsign", "Elu",
+        "Selu", "Celu", "Erf", "Exp", "Abs", "Neg", "Clip", "Gelu", "Mish", "Swish",
         "ThresholdedRelu", "QuickGelu", "FastGelu", "Mul", "Add", "Sub", "Div", "Pow", "Min", "Max", "PRelu",
     }
 )  # fmt: skip
@@ -37,9 +37,10 @@ class ObservationPlan:
     """How each tensor of a graph is known.
 
     ``measured`` are read in the graph. ``joined`` (Concat) have the union of their inputs' ranges and a
-    histogram of their own; ``stacked`` are those along axis 1. ``derived`` maps a tensor to the measured one that the nodes ``functions`` make it
-    of; ``elementwise`` are those of them whose channels are that tensor's. ``same`` and ``clipped`` take over
-    another's statistics. ``hidden`` are those that must be looked at and are not in the optimised graph.
+    histogram of their own; ``stacked`` are those along axis 1. ``derived`` maps a tensor to the measured one
+    that the nodes ``functions`` make it of; ``elementwise`` are those of them whose channels are that
+    tensor's. ``same`` and ``clipped`` take over another's statistics. ``hidden`` are those that must be
+    looked at and are not in the optimised graph.
     """
 
     measured: tuple[str, ...]

@@ -61,8 +61,8 @@ class Probes:
 class Wanted:
     """What to read: ranges of ``measured``, distributions of those and ``joined``, means of ``averaged``.
 
-    ``shapes`` are the tensors' shapes as far as they are known, ``channels_last`` those whose channels are the
-    last axis. ``checked`` are tensors whose mean is looked at for NaN alone, which a minimum may miss.
+    ``shapes`` are the tensors' shapes as far as they are known, ``channels_last`` those whose channels are
+    the last axis. ``checked`` are tensors whose mean is looked at for NaN alone, which a minimum may miss.
     """
 
     measured: Sequence[str]
@@ -116,7 +116,7 @@ class _Builder:
         return self._probes
 
     def _interleave(self) -> None:
-        """Put each probe right behind what it reads, so that it is read while it is in the cache, then freed."""
+        """Put each probe right behind what it reads, which is in the cache then and freed afterwards."""
         nodes = list(self._model.graph.node)
         made_at: dict[str, int] = {}
         places = []
@@ -186,7 +186,7 @@ class _Builder:
         self._probes.samples.append(Segment(name, seen, start, stop, taken))
 
     def _positions(self, count: int, taken: int) -> str:
-        """Return the positions to sample: one at random in each of ``taken`` strata, all moved by the phase."""
+        """Return the positions to sample: a random one in each of ``taken`` strata, moved by the phase."""
         import numpy as np
 
         at = f"boardwright_at_{count}_{taken}"
@@ -247,7 +247,7 @@ class _Builder:
 
 
 def _axes(view: View) -> tuple[int, ...]:
-    """Return the shape to reduce axis 1 of; the runtime is several times faster without an axis of length 1."""
+    """Return the shape to reduce axis 1 of; an axis of length 1 would make the runtime far slower."""
     return (view.outer, view.positions, view.lanes) if view.lanes > 1 else (view.outer, view.positions)
 
 
@@ -263,7 +263,6 @@ def channels_last(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]])
         elif node.op_type in ("MatMul", "LayerNormalization", "Softmax"):
             multiplied |= {*node.input, *node.output}
     for name, shape in shapes.items():
-        if len(shape) == 3 and name not in convolved:
-            yield name
-        elif len(shape) > 3 and name in multiplied and name not in convolved:
+        last = len(shape) == 3 or (len(shape) > 3 and name in multiplied)
+        if last and name not in convolved:
             yield name

@@ -61,9 +61,9 @@ class TensorStatistics:
 
     ``low`` and ``high`` are over every value; ``histogram`` is over every value or a sample of them, as the
     record says. ``source`` says where it comes from: ``measured``; ``joined``, the range of a Concat from its
-    inputs'; ``derived``, by the graph's own elementwise functions from the tensor ``of``; ``same``, the values
-    of the tensor ``of`` moved; ``clipped``, as far as the Relu or Clip behind it lets values through, which is
-    the tensor ``of``.
+    inputs'; ``derived``, by the graph's own elementwise functions from the tensor ``of``; ``same``, the
+    values of the tensor ``of`` moved; ``clipped``, as far as the Relu or Clip behind it lets values through,
+    which is the tensor ``of``.
     """
 
     low: float
@@ -136,8 +136,8 @@ class CalibrationRecord:
                 return dict(self.ranges)
             raise EngineError(
                 "RECORD_WITHOUT_STATISTICS",
-                f"This record holds {self.method} ranges and no histograms, so {method} ranges cannot be taken "
-                "from it: observe again.",
+                f"This record holds {self.method} ranges and no histograms, so {method} ranges cannot be "
+                "taken from it: observe again.",
             )
         symmetric = scheme is not None and scheme.activation_symmetric
         share = self.percentile if percentile is None else percentile
@@ -168,8 +168,8 @@ class CalibrationRecord:
         if missing:
             raise EngineError(
                 "RECORD_UNFIT",
-                f"The calibration record knows nothing of {missing[0]!r} (and {len(missing) - 1} other tensors of "
-                "this graph): it was made from another graph. Observe this one.",
+                f"The calibration record knows nothing of {missing[0]!r} (and {len(missing) - 1} other "
+                "tensors of this graph): it was made from another graph. Observe this one.",
             )
 
     def merge(self, other: CalibrationRecord) -> CalibrationRecord:
@@ -202,7 +202,8 @@ class CalibrationRecord:
             return CalibrationRecord("min-max", total, ranges, means, {}, sampling, self.percentile)
         raise EngineError(
             "RECORD_WITHOUT_STATISTICS",
-            "One of the records holds ranges and no histograms: only min-max ranges of such records merge. Observe again.",
+            "One of the records holds ranges and no histograms: only min-max ranges of such records merge. "
+            "Observe again.",
         )
 
     def to_json(self) -> dict[str, Any]:

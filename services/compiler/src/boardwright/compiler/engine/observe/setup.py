@@ -108,7 +108,7 @@ def _known_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
 
 
 def _taken_over(plan: ObservationPlan, known: Mapping[str, TensorStatistics]) -> dict[str, TensorStatistics]:
-    """Return the tensors that have another's statistics, as far as those are known; ``of`` names a measured one."""
+    """Return the tensors that have another's statistics, as far as those are known."""
     found: dict[str, TensorStatistics] = {}
     for source, entries in (("clipped", plan.clipped), ("same", plan.same)):
         for name, of in entries.items():
