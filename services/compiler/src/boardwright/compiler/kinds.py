@@ -74,6 +74,21 @@ IMPORT = StepKind(
     requires=Requirements(memory_bytes=6 * GIB, time_limit_seconds=1800),
     environment=_import_environment,
 )
+OBSERVE = StepKind(
+    "compile/observe",
+    version="1",
+    determinism=Determinism.PURE,
+    defaults={
+        "method": "min-max",
+        "samples": 300,
+        "sampling": "sampled",
+        "percentile": 99.99,
+        "per_channel": True,
+        "exports": [],
+    },
+    requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=3600),
+    environment=_graph_environment,
+)
 QUANTIZE = StepKind(
     "compile/quantize",
     version="2",
@@ -98,8 +113,8 @@ PROTECT = StepKind(
         "profile": "x86-vnni",
         "samples": 300,
         "rules": [
-            "join", "tail", "selection", "attention", "normalization", "weights", "pocket", "first", "last",
-            "gate",
+            "join", "tail", "sum", "selection", "attention", "normalization", "weights", "pocket", "first",
+            "last", "gate",
         ],
         "exclude": [],
         "sensitivity": True,
@@ -274,6 +289,7 @@ KINDS: Mapping[str, StepKind] = {
     kind.name: kind
     for kind in (
         IMPORT,
+        OBSERVE,
         PROTECT,
         QUANTIZE,
         QUANTIZE_DYNAMIC,

@@ -63,7 +63,7 @@ class Builder:
         return self.add(operator, tensor, self.constant([axis], np.int64), keepdims=keepdims)
 
     def softmax(self, tensor: str, axis: int) -> str:
-        """Before opset 13 a Softmax runs over all axes from its own on: exporters move its axis to the end."""
+        """Before opset 13 a Softmax runs over all axes from its own on; exporters move it to the end."""
         if self.opset >= 13:
             return self.add("Softmax", tensor, axis=axis)
         order = [0, 3, 2, 1]

@@ -229,7 +229,7 @@ def test_a_classifier_of_plain_layers_needs_no_protection(classifier, noise):
 def test_rules_can_be_left_out_and_unknown_ones_are_named(detector):
     ranges = {"pixels": TensorRange(0, 600), "chance": TensorRange(0, 1)}
     assert {found.rule for found in protect(detector, ranges, rules=["tail"])} == {"tail"}
-    with pytest.raises(EngineError, match="no rule 'joins'; the rules are join, tail"):
+    with pytest.raises(EngineError, match="no rule 'joins'; the rules are join, tail, sum"):
         protect(detector, ranges, rules=["joins"])
 
 

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 COLLAPSED_DB = 6.0
 """Below it more than a quarter of the outputs' information is noise."""
 
+HEALTHY_DB = 20.0
+"""Above it no cause is looked for: the outputs hold a hundred times more signal than noise."""
+
 _RULE_EXPLAINS = 0.5
 _MOST_SUSPECTS = 3
 
@@ -114,13 +117,13 @@ def find_cause(
     plain = noise.together()
     protected = noise.without(_numbers(units, excluded_names(exclusions)))
     found: tuple[str, str, str, str, float]
-    if decibels(plain) >= COLLAPSED_DB:
+    if exclusions and protected <= _RULE_EXPLAINS * plain and decibels(plain) < HEALTHY_DB:
+        found = _by_rule(subject, units, noise, exclusions, plain)
+    elif decibels(plain) >= COLLAPSED_DB:
         sentence = (
             f"Nothing collapses: with everything on integers the outputs keep {decibels(plain):.1f} dB."
         )
         found = ("", "", sentence, "Look for the loss in the calibration samples, or in the runtime.", 0.0)
-    elif exclusions and protected <= _RULE_EXPLAINS * plain:
-        found = _by_rule(subject, units, noise, exclusions, plain)
     else:
         found = _by_sensitivity(subject, samples, exclusions, threads)
     node, rule, sentence, advice, alone = found
@@ -166,10 +169,10 @@ def _by_rule(
 
 
 def _suspects(subject: Subject, units: Sequence[Unit], exclusion: Exclusion) -> list[int]:
-    """Return the units of an exclusion that can be at fault: of a join, the join itself."""
+    """Return the units of an exclusion that can be at fault: of a join, the join."""
     members = set(exclusion.nodes)
     numbers = [number for number, unit in enumerate(units) if unit.name in members]
-    if exclusion.rule == "join":
+    if exclusion.rule in ("join", "sum"):
         return [
             number
             for number in numbers

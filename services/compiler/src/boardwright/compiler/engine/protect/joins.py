@@ -1,4 +1,4 @@
-"""Rule ``join``: operators that put inputs of very different magnitude under one scale.
+"""Rules ``join`` and ``sum``: operators that put inputs of very different magnitude under one scale.
 
 A Concat, Where or ScatterND copies its inputs into one tensor, an Add or Sum lays one over the other. Under
 8 bits an input whose magnitude is 1/32 of the largest keeps less than 3 bits: with boxes of 0 to 640 px
@@ -28,25 +28,36 @@ def wide_join_ratio(magnitudes: list[float]) -> float:
 
 
 def find_joins(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[int]]]:
-    """Return the joins that one scale does not fit, with what belongs to them; the widest copies first."""
-    wide = []
-    for index in range(len(subject.nodes)):
-        magnitudes = joined_magnitudes(subject, index)
-        ratio = wide_join_ratio(list(magnitudes.values()))
-        if ratio >= JOIN_RATIO:
-            wide.append((subject.nodes[index].op_type in _SUMS, -ratio, index, magnitudes))
+    """Return the copies that one scale does not fit, the widest first, with what belongs to them."""
     found = []
-    for _, negative, index, magnitudes in sorted(wide, key=lambda entry: entry[:3]):
-        ratio = -negative
+    for ratio, index, magnitudes in _wide(subject, _COPIES):
         if index in taken:
             continue
-        if subject.nodes[index].op_type in _SUMS:
-            nodes = {index}
-        else:
-            nodes = ({index} | around(subject.topology, index, subject.layers)) - taken
+        nodes = ({index} | around(subject.topology, index, subject.layers)) - taken
         found.append((_explain(subject, index, ratio, magnitudes, nodes), nodes))
         taken = taken | nodes
     return found
+
+
+def find_sums(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[int]]]:
+    """Return the sums in which one side drowns the other, each alone."""
+    return [
+        (_explain(subject, index, ratio, magnitudes, {index}), {index})
+        for ratio, index, magnitudes in _wide(subject, _SUMS)
+        if index not in taken
+    ]
+
+
+def _wide(subject: Subject, operators: frozenset[str]) -> list[tuple[float, int, dict[str, float]]]:
+    """Return ratio, index and magnitudes of each node of these operators that is too wide, widest first."""
+    wide = []
+    for index, node in enumerate(subject.nodes):
+        if node.op_type in operators:
+            magnitudes = joined_magnitudes(subject, index)
+            ratio = wide_join_ratio(list(magnitudes.values()))
+            if ratio >= JOIN_RATIO:
+                wide.append((ratio, index, magnitudes))
+    return sorted(wide, key=lambda entry: (-entry[0], entry[1]))
 
 
 def joined_magnitudes(subject: Subject, index: int) -> dict[str, float]:
@@ -89,7 +100,7 @@ def _explain(
     parts = ", ".join(f"{name!r} reaches {value:.4g}" for name, value in magnitudes.items())
     verb = "adds" if node.op_type in _SUMS else "joins"
     return Exclusion(
-        "join",
+        "sum" if node.op_type in _SUMS else "join",
         subject.names(nodes),
         f"{describe(node)} {verb} tensors whose magnitudes differ {ratio:.4g}-fold ({parts}): under one "
         f"8-bit scale the smaller would be left with {256 / ratio:.1f} of 256 steps.",

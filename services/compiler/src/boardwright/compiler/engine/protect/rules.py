@@ -12,7 +12,7 @@ from boardwright.compiler.engine.protect.attention import find_attention
 from boardwright.compiler.engine.protect.conversions import conversions_caused, find_pockets
 from boardwright.compiler.engine.protect.decode import find_selections, find_tail
 from boardwright.compiler.engine.protect.exclusion import Exclusion
-from boardwright.compiler.engine.protect.joins import find_joins
+from boardwright.compiler.engine.protect.joins import find_joins, find_sums
 from boardwright.compiler.engine.protect.normalization import find_normalizations
 from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.protect.weights import find_spread_weights
@@ -26,6 +26,7 @@ Rule = Callable[[Subject, set[int]], list[tuple[Exclusion, set[int]]]]
 RULES: Mapping[str, Rule] = {
     "join": find_joins,
     "tail": find_tail,
+    "sum": find_sums,
     "selection": find_selections,
     "attention": find_attention,
     "normalization": find_normalizations,

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _MOST_DB = 120.0
 _PRIOR, _PRIOR_WEIGHT = (1.0, 0.4, 0.4), 3.0
-_SORTING = frozenset({"TopK", "NonMaxSuppression", "ArgMax", "ArgMin", "NonZero"})
+_SORTING = frozenset({"TopK", "NonMaxSuppression", "NonZero"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,17 +214,30 @@ class OutputNoise:
 
 
 def answers(subject: Subject) -> list[str]:
-    """Return the tensors that a model is judged by: float outputs, or the last layers' if those are sorted.
+    """Return the tensors that a model is judged by: float outputs, or what they are made of before sorting.
 
     A sorted or suppressed list swaps rows at the least noise, which says nothing of how much there is.
     """
-    ends = [subject.nodes[index].output[0] for index in last_layers(subject)]
-    sorted_out = any(
-        node.op_type in _SORTING and not subject.reaches_layer[index]
+    topology = subject.topology
+    sorting = [
+        index
         for index, node in enumerate(subject.nodes)
-    )
-    outputs = [value.name for value in subject.model.graph.output if value.name in subject.ranges]
-    return list(dict.fromkeys(ends)) if sorted_out or not outputs else outputs
+        if node.op_type in _SORTING and not subject.reaches_layer[index]
+    ]
+    sorted_nodes = set(sorting) | topology.walk(sorting, topology.consumers, lambda _: False)
+    found = [
+        value.name
+        for value in subject.model.graph.output
+        if value.name in subject.ranges and topology.producer_of(value.name) not in sorted_nodes
+    ]
+    for index in sorted(sorted_nodes):
+        found += [
+            name
+            for name in topology.activation_inputs(index)
+            if name in subject.ranges and topology.producer_of(name) not in sorted_nodes
+        ]
+    ends = [subject.nodes[index].output[0] for index in last_layers(subject)]
+    return list(dict.fromkeys(found or ends))
 
 
 def noise_ratio(
@@ -246,7 +259,7 @@ def noise_ratio(
             continue
         noise = np.square(found - wanted).mean(axis=_other_axes(wanted), dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(noise > 0, noise / variance, 0.0)
+            ratio = np.where(noise == 0, 0.0, noise / variance)
         ratios.append(float(np.nan_to_num(np.minimum(ratio, 1.0), nan=1.0).mean()))
     return float(np.mean(ratios)) if ratios else 0.0
 
