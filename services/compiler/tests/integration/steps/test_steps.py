@@ -65,6 +65,26 @@ async def test_import_quantize_and_evaluate_one_after_the_other(
     assert json.loads(judged.outputs["evaluation.json"].path.read_text())["per_class"]["2"]["top1"] == 1.0
 
 
+async def test_evaluation_at_other_scales_and_with_views_merged(
+    tmp_path, run_step, checkpoint, seal, coloured
+):
+    imported = await run_step("compile/import", {"input_spec": SPEC}, checkpoint)
+    inputs = {name: output.path for name, output in imported.outputs.items()}
+    evaluation = seal(coloured(6, 2), "classification", tmp_path / "evaluation", "evaluation")
+    asked = {"scales": [2], "augment_flip": True, "augment_scales": [1, 2]}
+    judged = await run_step(
+        "compile/evaluate", asked, {**inputs, "baseline.onnx": inputs["model.onnx"], **evaluation}
+    )
+    assert judged.values["by_scale"] == {"2": {"top1": 1.0, "top5": 1.0}}
+    assert len(judged.values["augmentation"]["views"]) == 4
+    assert judged.values["parity"]["mcnemar_p"] == 1.0
+    low, high = judged.values["intervals"]["top1_agreement"]
+    assert low < 1.0 == high
+    record = json.loads(judged.outputs["evaluation.json"].path.read_text())
+    assert record["confusion"] == [[0, 0, 2], [1, 1, 2], [2, 2, 2]]
+    assert record["accuracy"] == judged.values["accuracy"] and "per_class" not in judged.values
+
+
 async def test_the_same_step_again_gives_the_same_bytes(run_step, checkpoint):
     first = await run_step("compile/import", {"input_spec": SPEC}, checkpoint)
     second = await run_step("compile/import", {"input_spec": SPEC}, checkpoint)
