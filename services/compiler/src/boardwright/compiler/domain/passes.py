@@ -59,6 +59,7 @@ PASSES: Mapping[str, PassKind] = {
     kind.name: kind
     for kind in (
         PassKind("import", "compile/import", makes_variant=BASELINE),
+        PassKind("observe", "compile/observe", datasets=(CALIBRATION,), gives=(CALIBRATION_RECORD,)),
         PassKind(
             "protect",
             "compile/protect",

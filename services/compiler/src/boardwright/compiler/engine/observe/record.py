@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -171,6 +172,19 @@ class CalibrationRecord:
                 f"The calibration record knows nothing of {missing[0]!r} (and {len(missing) - 1} other "
                 "tensors of this graph): it was made from another graph. Observe this one.",
             )
+
+    def sources(self) -> dict[str, int]:
+        """Return how many tensors are known in which way, see ``TensorStatistics``."""
+        return dict(sorted(Counter(found.source for found in self.statistics.values()).items()))
+
+    def constant_tensors(self) -> list[str]:
+        """Return the tensors that took a single value."""
+        return [name for name, found in self.statistics.items() if found.low == found.high]
+
+    def without_channels(self) -> CalibrationRecord:
+        """Return the record without statistics per channel."""
+        statistics = {name: replace(found, channels=None) for name, found in self.statistics.items()}
+        return replace(self, statistics=statistics)
 
     def merge(self, other: CalibrationRecord) -> CalibrationRecord:
         """Return the record of both parts' samples, by this record's method.
