@@ -21,13 +21,8 @@ if TYPE_CHECKING:
     from boardwright.compiler.engine.report import Cost, MadeVariant, ReportData
 
 MODEL = "model.onnx"
-DOCUMENTS = (
-    "calibration-record.json",
-    "protection.json",
-    "sensitivity.json",
-    "profile.json",
-    "ablation.json",
-)
+DOCUMENTS = ("calibration-record.json", "protection.json", "profile.json", "ablation.json")
+OF_EACH_VARIANT = ("diagnosis.json",)
 _JOBS = 300
 _MAX_DOCUMENT_BYTES = 64 << 20
 _EVALUATE = "compile/evaluate"
@@ -39,7 +34,17 @@ class _Found:
 
     made: dict[str, MadeVariant] = field(default_factory=dict)
     judged: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
-    documents: dict[str, tuple[str, str]] = field(default_factory=dict)
+    documents: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def newest_documents(self) -> list[tuple[str, str, str]]:
+        """Name, graph and digest: of most kinds the newest alone, since a report shows one."""
+        shown: set[str] = set()
+        held = []
+        for (name, graph), digest in self.documents.items():
+            if name in OF_EACH_VARIANT or name not in shown:
+                held.append((name, graph, digest))
+            shown.add(name)
+        return held
 
 
 def gather(client: Client, version: str, board: str = "") -> ReportData:
@@ -60,17 +65,17 @@ def gather(client: Client, version: str, board: str = "") -> ReportData:
     registered = list(client.models.variants(subject.name))
     dataset, samples = _dataset(found)
     named = _from_registry(client, registered, found, dataset)
-    documents = {
-        name: (graph, content)
-        for name, (graph, digest) in found.documents.items()
+    documents = [
+        (name, graph, content)
+        for name, graph, digest in found.newest_documents()
         if (content := _read(client, digest)) is not None
-    }
+    ]
     variants = []
     for variant in named:
-        own = {name: content for name, (graph, content) in documents.items() if graph == variant.digest}
+        own = {name: content for name, graph, content in documents if graph == variant.digest}
         variants.append(replace(variant, documents=own))
     known = {variant.digest for variant in variants}
-    rest = {name: content for name, (graph, content) in documents.items() if graph not in known}
+    rest = {name: content for name, graph, content in documents if graph not in known}
     return ReportData(
         version=shorten(subject.name),
         task=client.models.get(subject.name).task,
@@ -125,9 +130,9 @@ def _note(found: _Found, step: Step, planned: Mapping[str, Any], recipe: str) ->
         found.made.setdefault(graph, made)
     if step.kind == _EVALUATE and planned.get("dataset"):
         found.judged.setdefault((graph, str(planned["dataset"])), values)
-    for name in DOCUMENTS:
+    for name in (*DOCUMENTS, *OF_EACH_VARIANT):
         if name in step.outputs and step.outputs[name].size_bytes <= _MAX_DOCUMENT_BYTES:
-            found.documents.setdefault(name, (graph, step.outputs[name].digest))
+            found.documents.setdefault((name, graph), step.outputs[name].digest)
 
 
 def _dataset(found: _Found) -> tuple[str, int]:

@@ -21,6 +21,7 @@ _SECTIONS: tuple[tuple[str, Callable[[ReportData], Section | None], str], ...] =
     ("sensitivity of layers", findings.sensitivity, _RECIPE_WITH.replace("{name}", "protect")),
     ("activation ranges", findings.activation_ranges, "boardwright compile {version} --calibration DATASET"),
     ("what stayed in floating point", findings.kept_in_float, ""),
+    ("diagnosis", findings.diagnosis, _RECIPE_WITH.replace("{name}", "diagnose")),
     ("ablation", findings.ablation, _RECIPE_WITH.replace("{name}", "ablate")),
     ("costliest layers", findings.costly_layers, _RECIPE_WITH.replace("{name}", "profile")),
     ("warnings", findings.warnings, ""),

@@ -9,7 +9,16 @@ from typing import Any
 from boardwright.compiler.engine.report import plots
 from boardwright.compiler.engine.report.content import Section, Table
 from boardwright.compiler.engine.report.data import MadeVariant, ReportData
-from boardwright.compiler.engine.report.wording import NONE, milliseconds, percent, size
+from boardwright.compiler.engine.report.wording import (
+    METRICS,
+    NONE,
+    count,
+    milliseconds,
+    percent,
+    points,
+    size,
+    times,
+)
 
 _SHOWN = 20
 
@@ -27,7 +36,7 @@ def sensitivity(data: ReportData) -> Section | None:
                 str(entry.get("node", "")),
                 str(entry.get("operator", "")),
                 f"{float(entry['sqnr_db']):.1f}",
-                percent(entry.get("metric_drop")) if _finite(entry.get("metric_drop")) else NONE,
+                percent(_number(entry.get("metric_drop"))),
                 "measured" if entry.get("measured", True) else "estimated",
             )
             for number, entry in enumerate(worst, start=1)
@@ -72,36 +81,83 @@ def activation_ranges(data: ReportData) -> Section | None:
 
 def ablation(data: ReportData) -> Section | None:
     """What each factor does alone, and all together."""
-    for variant, document in _documents(data, "ablation.json"):
+    for _, document in _documents(data, "ablation.json"):
+        metric = str(document.get("metric", ""))
         entries = [
-            entry
-            for entry in _list(document.get("rows") or document.get("experiments") or document.get("entries"))
-            if isinstance(entry.get("metrics") or entry.get("accuracy"), Mapping)
+            (entry, 100 * value)
+            for entry in _list(document.get("rows"))
+            if isinstance(held := entry.get("accuracy"), Mapping)
+            and (value := _number(held.get(metric))) is not None
         ]
-        if not entries:
+        if len(entries) < 2:
             continue
-        metric = data.metric
-        figures = [(_ablated(entry), _metric(entry, metric)) for entry in entries]
-        base = next((value for _, value in figures if value is not None), None)
+        base = entries[0][1]
         rows = [
             (
-                name,
+                _ablated(entry),
                 percent(value),
-                NONE if value is None or base is None else f"{value - base:+.2f}".replace("-", "−"),
-                _count(entry.get("parameters")),
-                size(entry.get("size_bytes")),
-                milliseconds(entry.get("latency_ms")) if _finite(entry.get("latency_ms")) else NONE,
+                points(base - value),
+                count(entry.get("parameters")),
+                milliseconds(_number(entry.get("latency_ms"))),
+                times(1 / ratio if (ratio := _number(entry.get("latency_ratio"))) else None),
+                size(_number(entry.get("size_bytes"))),
             )
-            for (name, value), entry in zip(figures, entries, strict=True)
+            for entry, value in entries
         ]
-        columns = ("combination", f">{metric} %", ">change", ">parameters", ">size", ">ms")
-        changes = [(name, value - base) for name, value in figures if value is not None and base is not None]
+        columns = (
+            "combination", f">{METRICS.get(metric, metric)} %", ">change", ">parameters", ">p50 ms", ">speed",
+            ">size",
+        )  # fmt: skip
+        changes = [(_ablated(entry), value - base) for entry, value in entries[1:]]
         plot = plots.bars("ablation", "Change against the baseline, points", changes, "points")
-        notes = [str(note) for note in _texts(document.get("interactions"))]
+        told = "One factor at a time and all together, from one baseline, timed side by side."
         return Section(
-            "Ablation", [f"One factor at a time from {variant}.", *notes], [Table(columns, rows)], [plot]
+            "Ablation", [told, *_texts(document.get("interactions"))], [Table(columns, rows)], [plot]
         )
     return None
+
+
+def diagnosis(data: ReportData) -> Section | None:
+    """What really ran, with one thread and with all, and what to try next."""
+    told, causes, timings = [], [], []
+    for variant, document in _documents(data, "diagnosis.json"):
+        if not document.get("verdict"):
+            continue
+        told.append(f"{variant}: {document['verdict']} Next: {document.get('next') or 'nothing'}")
+        causes += [
+            (
+                variant,
+                str(found.get("about", "")),
+                str(found.get("sentence", "")),
+                str(found.get("advice", "")),
+            )
+            for found in _list(document.get("findings"))
+        ]
+        for pair in _list(document.get("latency")):
+            for name, side in (
+                (data.baseline.name if data.baseline else "baseline", "baseline"),
+                (variant, "variant"),
+            ):
+                figures = pair.get(side)
+                if isinstance(figures, Mapping):
+                    timings.append(_timing(name, figures))
+    if not told:
+        return None
+    columns = ("variant", "threads", ">mean ms", ">std ms", ">CV", ">p95 ms", ">IQR ms")
+    tables = [Table(("variant", "about", "found", "to try"), causes)] if causes else []
+    tables += [Table(columns, list(dict.fromkeys(timings)))] if timings else []
+    return Section("Diagnosis", told, tables)
+
+
+def _timing(name: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
+    threads = figures.get("threads")
+    return (
+        name,
+        "default" if threads == 0 else str(threads),
+        *(milliseconds(_number(figures.get(key))) for key in ("mean_ms", "std_ms")),
+        NONE if (cv := _number(figures.get("cv"))) is None else f"{cv:.3f}",
+        *(milliseconds(_number(figures.get(key))) for key in ("p95_ms", "iqr_ms")),
+    )
 
 
 def costly_layers(data: ReportData) -> Section | None:
@@ -117,15 +173,15 @@ def costly_layers(data: ReportData) -> Section | None:
                 str(entry.get("operator", "")),
                 milliseconds(float(entry["ms"])),
                 f"{100 * float(entry.get('share') or 0):.1f}",
-                _count(entry.get("macs")),
-                size(entry.get("output_bytes")),
+                count(entry.get("macs")),
+                size(_number(entry.get("output_bytes"))),
             )
             for entry in top
         ]
         told = (
-            f"{variant}: {milliseconds(document.get('run_ms'))} ms a run with {document.get('threads', '?')} "
-            f"thread(s) on the machine that profiled it, {_count(document.get('macs'))} multiplications, "
-            f"{_count(document.get('parameters'))} parameters."
+            f"{variant}: {milliseconds(_number(document.get('run_ms')))} ms a run, "
+            f"{document.get('threads', '?')} thread(s), on the machine that profiled it; {count(document.get('macs'))} multiplications, "
+            f"{count(document.get('parameters'))} parameters."
         )
         plot = plots.bars(
             "costly-layers",
@@ -195,21 +251,10 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _number(value: Any) -> float | None:
+    return float(value) if _finite(value) else None
+
+
 def _ablated(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("label") or entry.get("name") or " + ".join(map(str, entry.get("factors", ()))))
-
-
-def _metric(entry: Mapping[str, Any], metric: str) -> float | None:
-    held = entry.get("metrics") or entry.get("accuracy") or {}
-    value: Any = held.get(metric)
-    return 100 * float(value) if _finite(value) else None
-
-
-def _count(value: Any) -> str:
-    if not _finite(value):
-        return NONE
-    number = float(value)
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= scale:
-            return f"{number / scale:.1f} {unit}"
-    return f"{number:.0f}"
+    factors = _texts(entry.get("factors"))
+    return f"{entry.get('name', '')} ({' + '.join(factors)})" if factors else str(entry.get("name", ""))

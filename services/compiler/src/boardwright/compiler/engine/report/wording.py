@@ -50,6 +50,16 @@ def size(size_bytes: float | None) -> str:
     return f"{value:.1f} GB"
 
 
+def count(value: object) -> str:
+    """A large number in short: "4.2 M"."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return NONE
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= scale:
+            return f"{value / scale:.1f} {unit}"
+    return f"{value:.0f}"
+
+
 def times(value: float | None) -> str:
     """A factor: "1.37×"."""
     return NONE if value is None else f"{value:.2f}×"
