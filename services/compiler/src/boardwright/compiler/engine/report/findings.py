@@ -180,7 +180,8 @@ def costly_layers(data: ReportData) -> Section | None:
         ]
         told = (
             f"{variant}: {milliseconds(_number(document.get('run_ms')))} ms a run, "
-            f"{document.get('threads', '?')} thread(s), on the machine that profiled it; {count(document.get('macs'))} multiplications, "
+            f"{document.get('threads', '?')} thread(s), on the machine that profiled it; "
+            f"{count(document.get('macs'))} multiplications, "
             f"{count(document.get('parameters'))} parameters."
         )
         plot = plots.bars(
