@@ -261,6 +261,31 @@ FINE_TUNE = StepKind(
     requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),
     environment=_training_environment,
 )
+PRUNE = StepKind(
+    "compile/prune",
+    version="1",
+    determinism=Determinism.SEEDED,
+    defaults={
+        "structure": "channels",
+        "amount": 0.3,
+        "measure": "macs",
+        "scope": "global",
+        "importance": "reconstruction",
+        "layers": {},
+        "exclude": [],
+        "heads": True,
+        "max_ratio": 0.8,
+        "round_to": 8,
+        "rounds": 1,
+        "compensation": "least-squares",
+        "pattern": "",
+        "samples": 64,
+        "seed": 0,
+        "fail_if_information_lost": True,
+    },
+    requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=2 * 3600),
+    environment=_training_environment,
+)
 ABLATE = StepKind(
     "compile/ablate",
     version="1",
@@ -301,5 +326,6 @@ KINDS: Mapping[str, StepKind] = {
         DISTILL,
         TRAIN_QUANTIZED,
         FINE_TUNE,
+        PRUNE,
     )
 }

@@ -24,6 +24,7 @@ from boardwright.compiler.steps.files import (
     write_model,
 )
 from boardwright.compiler.steps.importing import read_declared
+from boardwright.compiler.steps.training import memory_of, tell
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
 
 if TYPE_CHECKING:
@@ -91,7 +92,10 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
 
 
 def _values(described: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ("objective", "matching", "layers", "labelled_samples", "teacher", "dataset", "scores", "epoch")
+    kept = (
+        "objective", "matching", "layers", "labelled_samples", "teacher", "dataset", "scores", "epoch",
+        "objective_before", "objective_after",
+    )  # fmt: skip
     found = {name: described[name] for name in kept if name in described}
     training = described.get("training", described)
     return {**found, "losses": list(training.get("losses", ()))}
@@ -172,8 +176,8 @@ def _distill_files(
 
     parameters = request.parameters
     model, input_spec, output_spec = student
-    total = min(len(dataset), parameters["samples"] or len(dataset))
-    options = read_ultralytics_options(_set(request), input_spec, request.seed)
+    total = min(len(dataset), parameters["training_samples"] or len(dataset))
+    options = read_ultralytics_options(_set(request), input_spec)
     done = distill_ultralytics(
         files.student,
         files.teacher,
@@ -200,7 +204,8 @@ def _distill_graph(
     from boardwright.compiler.engine.training.data import DatasetSource
     from boardwright.compiler.engine.training.options import DataOptions, TrainOptions, from_parameters
 
-    parameters = {"learning_rate": _LEARNING_RATE, **_set(request), "seed": request.seed}
+    parameters = {"learning_rate": _LEARNING_RATE, **_set(request)}
+    parameters["samples"] = request.parameters["training_samples"]
     model, input_spec, output_spec = student
     done = distill_graph(
         model,
@@ -211,15 +216,17 @@ def _distill_graph(
         read_distill_options(parameters),
         from_parameters(TrainOptions, parameters),
         from_parameters(DataOptions, parameters),
-        on_step=lambda step, steps, loss: progress(step, steps, "training"),
+        memory_bytes=memory_of(DISTILL),
+        on_step=tell(progress),
     )
     graph = done.model.SerializeToString(deterministic=True)
     return _Done(done.model, graph, done.describe(), done.notes)
 
 
 def _set(request: StepRequest) -> dict[str, Any]:
-    """Return the parameters that are set: what is None is left to whoever trains."""
-    return {name: value for name, value in request.parameters.items() if value is not None}
+    """Return the parameters that are set, with the seed: what is None is left to whoever trains."""
+    found = {name: value for name, value in request.parameters.items() if value is not None}
+    return {**found, "seed": request.seed + int(request.parameters["seed"])}
 
 
 def _is_ultralytics(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.distill.detection import SPLIT_HEADS, decoded_boxes, raw_candidates
@@ -21,7 +21,7 @@ from boardwright.compiler.engine.distill.teacher import Answers, Teacher, check_
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.inspect import graph_outputs
 from boardwright.compiler.engine.training.data import Batch, ImageBatches, Source
-from boardwright.compiler.engine.training.loop import TrainRecord, train
+from boardwright.compiler.engine.training.loop import TrainRecord, judge, train
 from boardwright.compiler.engine.training.network import (
     GraphNetwork,
     prepare_for_training,
@@ -40,15 +40,29 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Distilled:
     """The student after it learnt. ``objective`` is what was chosen, ``matching`` says how answers were
-    compared, ``pairs`` are the (student, teacher) activations that were matched."""
+    compared, ``before`` and ``after`` how far they were apart over the same batches, ``pairs`` are the
+    (student, teacher) activations that were matched."""
 
     model: onnx.ModelProto
     objective: str
     matching: str
     record: TrainRecord
+    before: float
+    after: float
     labelled: int
     pairs: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing, as sentences."""
+        told = tuple(self.record.notes)
+        if self.after < self.before or self.before == 0:
+            return told
+        return (
+            *told,
+            f"The student came no nearer to its teacher: the distance was {self.before:.4g} before training "
+            f"and is {self.after:.4g}. Train with a lower learning_rate, for longer, or on more samples.",
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the pass's record as JSON-able values."""
@@ -57,6 +71,8 @@ class Distilled:
             "matching": self.matching,
             "layers": [list(pair) for pair in self.pairs],
             "labelled_samples": self.labelled,
+            "objective_before": float(f"{self.before:.6g}"),
+            "objective_after": float(f"{self.after:.6g}"),
             "training": self.record.describe(),
             "notes": list(self.notes),
         }
@@ -71,9 +87,13 @@ def distill_graph(
     options: DistillOptions,
     training: TrainOptions,
     data: DataOptions,
+    *,
+    memory_bytes: int | None = None,
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> Distilled:
     """Train ``model`` to answer as ``teacher`` does on the samples of ``source``.
+
+    ``memory_bytes`` bounds what a training step may take; ``on_step(step, steps, loss)`` tells progress.
 
     Raises:
         EngineError: DISTILL_TASKS_DIFFER, DISTILL_CLASSES_DIFFER, DISTILL_OBJECTIVE_UNFIT,
@@ -82,7 +102,7 @@ def distill_graph(
     """
     check_teacher(output_spec, teacher.output_spec)
     objective = _chosen(options.objective, output_spec)
-    network = to_torch(model)
+    network = to_torch(model, fold_batch_norms=False)
     network.requires_grad_(True)
     pairs: tuple[FeaturePair, ...] = ()
     if objective == "features":
@@ -100,6 +120,7 @@ def distill_graph(
         return answers.to(batch.names, batch.inputs[input_spec.name])
 
     features = FeatureMatching(pairs, options) if pairs else None
+    before = judge(network, batches, Distillation(ask, answer_terms))
     record = train(
         network,
         batches,
@@ -107,15 +128,18 @@ def distill_graph(
         training,
         on_step,
         groups=_groups(network, features),
+        memory_bytes=memory_bytes,
     )
+    after = judge(network, batches, Distillation(ask, answer_terms))
     return Distilled(
         model=to_onnx(network),
         objective=objective,
         matching=matching,
         record=record,
+        before=before,
+        after=after,
         labelled=labelled,
         pairs=tuple((pair.student.name, pair.teacher.name) for pair in pairs),
-        notes=tuple(record.notes),
     )
 
 

@@ -55,14 +55,12 @@ class UltralyticsOptions:
     seed: int = 0
 
 
-def read_ultralytics_options(
-    parameters: Mapping[str, Any], input_spec: InputSpec, seed: int
-) -> UltralyticsOptions:
+def read_ultralytics_options(parameters: Mapping[str, Any], input_spec: InputSpec) -> UltralyticsOptions:
     """Return the options that a step's parameters hold by their names, for images as ``input_spec`` says."""
     names = {field.name for field in fields(UltralyticsOptions)}
     found = {name: value for name, value in parameters.items() if name in names}
     found["image_size"] = max(input_spec.height, input_spec.width)
-    return UltralyticsOptions(**{**found, "bgr": input_spec.color == "BGR", "seed": seed})
+    return UltralyticsOptions(**{**found, "bgr": input_spec.color == "BGR"})
 
 
 @dataclass(frozen=True, slots=True)
