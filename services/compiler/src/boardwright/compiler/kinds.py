@@ -114,7 +114,7 @@ PROTECT = StepKind(
         "samples": 300,
         "rules": [
             "join", "tail", "sum", "selection", "attention", "normalization", "weights", "pocket", "first",
-            "last", "gate",
+            "last", "gate", "scores",
         ],
         "exclude": [],
         "sensitivity": True,

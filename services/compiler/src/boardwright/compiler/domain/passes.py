@@ -111,6 +111,13 @@ PASSES: Mapping[str, PassKind] = {
             quantized=True,
         ),
         PassKind(
+            "prune",
+            "compile/prune",
+            datasets=(CALIBRATION,),
+            makes_variant="pruned",
+            trains=True,
+        ),
+        PassKind(
             "fine-tune",
             "compile/fine-tune",
             optional_datasets=(TRAINING, CALIBRATION),

@@ -7,6 +7,7 @@
 - ``recover``: gives back what rounding took: bias correction.
 - ``quantize``: static INT8 by a ``scheme``; it observes, protects, recovers, and checks its result.
 - ``evaluate/``: accuracy, parity with the baseline, and (``quality``) whether information was lost.
+- ``pruning/`` (pass ``prune``): fewer channels and heads, or more zeros.
 - ``graph/``: topology, preparation, sessions. ``limits``, ``errors``: bounds and refusals.
 
 >>> from pathlib import Path

@@ -1,0 +1,375 @@
+"""Pass ``prune``, structured: whole channels and attention heads go, and the graph gets really smaller."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.pruning.compensation import COMPENSATIONS, compensate
+from boardwright.compiler.engine.pruning.dependencies import Dependencies, find_dependencies
+from boardwright.compiler.engine.pruning.graph import prepare_for_pruning
+from boardwright.compiler.engine.pruning.importance import (
+    IMPORTANCES,
+    WITHOUT_SAMPLES,
+    Scores,
+    chance,
+    magnitude,
+    norm_scale,
+    reconstruction,
+)
+from boardwright.compiler.engine.pruning.selection import MEASURES, SCOPES, Bounds, Selection
+from boardwright.compiler.engine.pruning.sensitivity import (
+    describe_curves,
+    error_curves,
+    output_error,
+    run_all,
+)
+from boardwright.compiler.engine.pruning.statistics import Feed, Moments, gather_moments
+from boardwright.compiler.engine.pruning.surgery import check_equal, remove_units
+from boardwright.compiler.engine.pruning.units import Cell, Cost, CostModel, find_cells
+
+if TYPE_CHECKING:
+    import onnx
+
+Progress = Callable[[int, int, str], None]
+
+_CHECKED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PruneOptions:
+    """What to remove.
+
+    ``amount`` is a fraction of ``measure`` (channels, parameters, macs), reached in ``rounds`` that each
+    rank anew. ``scope`` says how it is spread. ``layers`` fixes ratios by patterns of layers' names,
+    ``exclude`` leaves layers alone, ``heads`` False attention heads. ``round_to``, ``max_ratio``: see
+    ``Bounds``. ``compensation`` is what stands in for the removed without training.
+    """
+
+    amount: float = 0.3
+    measure: str = "macs"
+    scope: str = "global"
+    importance: str = "reconstruction"
+    layers: Mapping[str, float] = field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+    heads: bool = True
+    max_ratio: float = 0.8
+    round_to: int = 8
+    rounds: int = 1
+    compensation: str = "least-squares"
+    sensitivity_samples: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = (
+            ("measure", self.measure, MEASURES),
+            ("scope", self.scope, SCOPES),
+            ("importance", self.importance, IMPORTANCES),
+            ("compensation", self.compensation, COMPENSATIONS),
+        )
+        for name, value, choices in known:
+            if value not in choices:
+                raise _unfit(f"{name} {value!r} is not known; choose one of {', '.join(choices)}")
+        if not 0 < self.amount < 1:
+            raise _unfit(f"amount is a fraction above 0 and below 1, not {self.amount}")
+        if self.rounds < 1 or self.round_to < 1:
+            raise _unfit("rounds and round_to must be at least 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as JSON-able values."""
+        return {**asdict(self), "layers": dict(self.layers), "exclude": list(self.exclude)}
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether ranking or compensation reads samples."""
+        ranked = self.importance not in WITHOUT_SAMPLES or self.scope == "sensitivity"
+        return ranked or self.compensation != "none"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrunedModel:
+    """What ``prune`` made. ``layers`` maps each layer that lost channels to (before, after).
+
+    ``output_error`` is the root mean square change of the outputs over their spread, on samples; None
+    without samples. ``notes`` are plain sentences.
+    """
+
+    model: onnx.ModelProto
+    options: PruneOptions
+    before: Cost
+    after: Cost
+    layers: Mapping[str, tuple[int, int]]
+    heads: Mapping[str, tuple[int, int]]
+    output_error: float | None
+    error_uncompensated: float | None
+    compensated: int
+    kept_by: Mapping[str, int]
+    curves: Mapping[str, list[list[float]]]
+    notes: tuple[str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the pass's record as JSON-able values."""
+        return {
+            "options": self.options.to_json(),
+            "before": self.before.describe(),
+            "after": self.after.describe(),
+            "removed": {
+                "parameters": 1 - self.after.parameters / max(1, self.before.parameters),
+                "macs": 1 - self.after.macs / max(1, self.before.macs),
+            },
+            "layers": {name: list(widths) for name, widths in self.layers.items()},
+            "heads": {name: list(counts) for name, counts in self.heads.items()},
+            "output_error": self.output_error,
+            "output_error_without_compensation": self.error_uncompensated,
+            "compensated_layers": self.compensated,
+            "channels_kept_by": dict(self.kept_by),
+            "sensitivity": dict(self.curves),
+            "notes": list(self.notes),
+        }
+
+
+def prune(
+    model: onnx.ModelProto,
+    feeds: Sequence[Feed],
+    options: PruneOptions | None = None,
+    *,
+    progress: Progress = lambda done, total, what: None,
+) -> PrunedModel:
+    """Remove channels and heads of a float32 ``model``; its inputs and outputs keep their shapes.
+
+    ``feeds`` are preprocessed calibration inputs, which are read several times; with none, only what needs no
+    samples works.
+
+    Raises:
+        EngineError: NOTHING_TO_PRUNE, PRUNING_UNREACHABLE, LAYER_UNKNOWN, BN_SCALES_FOLDED, SAMPLES_NEEDED,
+            ALREADY_QUANTIZED, WEIGHTS_NOT_FLOAT32, and see ``remove_units`` and ``check_equal``.
+    """
+    options = options or PruneOptions()
+    if options.needs_samples and not len(feeds):
+        raise EngineError(
+            "SAMPLES_NEEDED",
+            f"Importance {options.importance!r}, scope {options.scope!r} and compensation "
+            f"{options.compensation!r} need calibration samples. Give a dataset, or use importance l2 with "
+            "compensation none.",
+        )
+    prepared = prepare_for_pruning(model)
+    found = find_dependencies(prepared)
+    run = _Run(options, feeds, progress, Bounds(options.round_to, options.max_ratio, _own_ratios(options)))
+    _check_layers(found, options)
+    before = CostModel(found).cost(())
+    left = 1.0
+    for number in range(options.rounds):
+        wanted = 1 - options.amount * (number + 1) / options.rounds
+        found = run.step(found, 1 - wanted / left)
+        left = wanted
+    after = CostModel(found).cost(())
+    layers, heads = run.widths(prepared, found)
+    error = run.error(prepared, found.model)
+    return PrunedModel(
+        found.model, options, before, after, layers, heads, error, run.uncompensated, run.compensated,
+        found.frozen_by, run.curves, run.notes(found),
+    )  # fmt: skip
+
+
+class _Run:
+    """The rounds of one pass."""
+
+    def __init__(
+        self, options: PruneOptions, feeds: Sequence[Feed], progress: Progress, bounds: Bounds
+    ) -> None:
+        self._options = options
+        self._feeds = feeds
+        self._progress = progress
+        self._bounds = bounds
+        self._without_scale = 0
+        self._heads: dict[str, list[int]] = {}
+        self.compensated = 0
+        self.uncompensated: float | None = None
+        self.curves: Mapping[str, list[list[float]]] = {}
+
+    def step(self, found: Dependencies, amount: float) -> Dependencies:
+        """Rank, choose, compensate and remove once; returns the smaller graph with its dependencies."""
+        options = self._options
+        cells = self._cells(found)
+        moments: dict[str, Moments] = {}
+        if options.compensation != "none" or options.importance == "reconstruction":
+            self._progress(0, 0, "watching how channels vary together")
+            moments = gather_moments(found, self._feeds, seed=options.seed)
+        self._progress(0, 0, f"ranking channels by {options.importance}")
+        scores = self._scores(found, cells, moments)
+        selection = Selection(cells, scores, CostModel(found), self._bounds)
+        units = self._select(found, selection, moments, amount)
+        if not units:
+            return found
+        self._note_heads(cells, units)
+        plain = remove_units(found, units)
+        check_equal(found, units, plain)
+        if options.compensation == "none":
+            return find_dependencies(plain)
+        if options.rounds == 1:
+            self.uncompensated = self.error(found.model, plain)
+        self._progress(0, 0, "letting the kept channels stand in for the removed")
+        ready, count = compensate(found, units, moments, options.compensation)
+        self.compensated += count
+        return find_dependencies(remove_units(ready, units))
+
+    def error(self, baseline: onnx.ModelProto, pruned: onnx.ModelProto) -> float | None:
+        """Return the outputs' error on the last few samples; None without samples."""
+        if not len(self._feeds):
+            return None
+        chosen = self._some(_CHECKED)
+        return output_error(run_all(baseline, chosen), run_all(pruned, chosen))
+
+    def widths(
+        self, baseline: onnx.ModelProto, found: Dependencies
+    ) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
+        """Return the layers that lost channels, and the heads that attention lost, as (before, after)."""
+        old, new = _layer_widths(baseline), _layer_widths(found.model)
+        layers = {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
+        heads = {name: (counts[0], counts[1]) for name, counts in self._heads.items()}
+        return layers, heads
+
+    def notes(self, found: Dependencies) -> tuple[str, ...]:
+        """Return what a reader of the record should know."""
+        notes = []
+        if self._without_scale:
+            notes.append(
+                f"{self._without_scale} of the layers have no batch norm behind them and were ranked by L2."
+            )
+        unknown = sorted(set(found.frozen_by) - {"output"})
+        if unknown:
+            notes.append(
+                "Channels that meet "
+                f"{', '.join(unknown)} were all kept: removing them would change what is computed there."
+            )
+        if self._options.compensation == "none":
+            notes.append("Nothing stands in for what was removed: train the result before it is judged.")
+        return tuple(notes)
+
+    def _cells(self, found: Dependencies) -> tuple[Cell, ...]:
+        cells = find_cells(found)
+        if not self._options.heads:
+            cells = tuple(cell for cell in cells if not is_heads(found, cell))
+        if not cells:
+            raise EngineError(
+                "NOTHING_TO_PRUNE",
+                "The graph has no layer whose channels can go: each one is an output or meets an operator "
+                "that needs all of them.",
+            )
+        return cells
+
+    def _scores(self, found: Dependencies, cells: Sequence[Cell], moments: Mapping[str, Moments]) -> Scores:
+        kind = self._options.importance
+        if kind in ("l1", "l2"):
+            return magnitude(found, cells, 1 if kind == "l1" else 2)
+        if kind == "bn-scale":
+            scores, self._without_scale = norm_scale(found, cells)
+            return scores
+        if kind == "reconstruction":
+            return reconstruction(found, cells, moments)
+        if kind == "taylor":
+            from boardwright.compiler.engine.pruning.taylor import taylor
+
+            return taylor(found, cells, self._feeds, seed=self._options.seed)
+        return chance(cells, self._options.seed)
+
+    def _select(
+        self, found: Dependencies, selection: Selection, moments: Mapping[str, Moments], amount: float
+    ) -> set[int]:
+        options = self._options
+        if options.scope == "uniform":
+            return selection.uniform(amount, options.measure)
+        if options.scope == "global":
+            return selection.over_all(amount, options.measure)
+
+        def prepare(units: set[int]) -> Dependencies:
+            return compensate(found, units, moments, options.compensation)[0]
+
+        curves = error_curves(
+            found,
+            selection,
+            self._some(options.sensitivity_samples),
+            change=prepare if options.compensation != "none" else None,
+            on_cell=lambda done, total: self._progress(done, total, "measuring each layer's sensitivity"),
+        )
+        self.curves = describe_curves(selection, curves)
+        return selection.by_curves(curves, amount, options.measure)
+
+    def _some(self, count: int) -> list[Feed]:
+        """Return ``count`` samples spread over all."""
+        total = len(self._feeds)
+        places = sorted({int(total * (number + 0.5) / count) for number in range(count)})
+        return [self._feeds[place] for place in places]
+
+    def _note_heads(self, cells: Sequence[Cell], units: set[int]) -> None:
+        for cell in cells:
+            if cell.width > 1:
+                left = sum(unit not in units for unit in cell.units.tolist())
+                counts = self._heads.setdefault(cell.name, [int(cell.units.size), left])
+                counts[1] = left
+
+
+def is_heads(found: Dependencies, cell: Cell) -> bool:
+    """Tell whether a cell's units are attention heads: leading axes of a MatMul of two activations."""
+    if cell.width == 1:
+        return False
+    stored = {tensor.name for tensor in found.model.graph.initializer}
+    for node in found.model.graph.node:
+        if node.op_type != "MatMul" or stored & set(node.input):
+            continue
+        axes = found.axes.get(node.output[0], {})
+        leading = [labels for axis, labels in axes.items() if axis < len(found.shapes[node.output[0]]) - 2]
+        if any((labels == cell.units[0]).any() for labels in leading):
+            return True
+    return False
+
+
+def _own_ratios(options: PruneOptions) -> dict[str, float]:
+    return {**dict.fromkeys(options.exclude, 0.0), **options.layers}
+
+
+def _check_layers(found: Dependencies, options: PruneOptions) -> None:
+    """Refuse patterns that fit no layer.
+
+    Raises:
+        EngineError: LAYER_UNKNOWN.
+    """
+    import difflib
+
+    names = [node.name for node in found.model.graph.node]
+    prunable = [name for cell in find_cells(found) for name in cell.layers]
+    for pattern in (*options.exclude, *options.layers):
+        known = names if pattern in options.exclude else prunable
+        if not fnmatch.filter(known, pattern):
+            near = difflib.get_close_matches(pattern, prunable, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Those are {', '.join(prunable[:8])}…"
+            raise EngineError(
+                "LAYER_UNKNOWN", f"No layer whose channels can be pruned is called {pattern!r}.{hint}"
+            )
+
+
+def _layer_widths(model: onnx.ModelProto) -> dict[str, int]:
+    from boardwright.compiler.engine.pruning.attributes import integer
+
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    widths = {}
+    for node in model.graph.node:
+        weight = shapes.get(node.input[1]) if len(node.input) > 1 else None
+        if weight is None or len(weight) < 2:
+            continue
+        if node.op_type == "Conv":
+            widths[node.name] = weight[0]
+        elif node.op_type == "ConvTranspose":
+            widths[node.name] = weight[1] * integer(node, "group", 1)
+        elif node.op_type == "Gemm":
+            widths[node.name] = weight[0 if integer(node, "transB", 0) else 1]
+        elif node.op_type == "MatMul":
+            widths[node.name] = weight[-1]
+    return widths
+
+
+def _unfit(what: str) -> EngineError:
+    return EngineError("PRUNING_OPTIONS_UNFIT", f"{what[0].upper()}{what[1:]}.")

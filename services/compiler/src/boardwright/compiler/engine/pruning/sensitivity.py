@@ -1,0 +1,89 @@
+"""How much the outputs suffer when one cell alone loses some of its units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.pruning.dependencies import Dependencies
+from boardwright.compiler.engine.pruning.selection import Selection
+from boardwright.compiler.engine.pruning.statistics import Feed
+from boardwright.compiler.engine.pruning.surgery import mask_units
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    Array = np.ndarray[Any, Any]
+
+RATIOS = (0.25, 0.5)
+
+
+def error_curves(
+    found: Dependencies,
+    selection: Selection,
+    feeds: Sequence[Feed],
+    *,
+    ratios: Sequence[float] = RATIOS,
+    change: Callable[[set[int]], Dependencies] | None = None,
+    on_cell: Callable[[int, int], None] = lambda done, total: None,
+) -> list[list[tuple[float, float]]]:
+    """Return (ratio, output error) pairs for each of the selection's cells.
+
+    ``change`` may prepare the graph for the absence of units (``compensate``) before they are silenced. Costs
+    a session and ``len(feeds)`` runs for each cell and ratio.
+    """
+    reference = run_all(found.model, feeds)
+    curves = []
+    for number, cell in enumerate(selection.cells):
+        points: list[tuple[float, float]] = []
+        for ratio in ratios:
+            units = selection.lowest(number, ratio)
+            if not units or (points and points[-1][0] == len(units) / cell.units.size):
+                continue
+            prepared = change(set(units)) if change is not None else found
+            answers = run_all(mask_units(prepared, units), feeds)
+            points.append((len(units) / cell.units.size, output_error(reference, answers)))
+        curves.append(points)
+        on_cell(number + 1, len(selection.cells))
+    return curves
+
+
+def run_all(model: onnx.ModelProto, feeds: Sequence[Feed]) -> list[list[Array]]:
+    """Return the outputs for each feed."""
+    session = open_session(model)
+    return [session.run(None, dict(feed)) for feed in feeds]
+
+
+def output_error(reference: Sequence[Sequence[Array]], answers: Sequence[Sequence[Array]]) -> float:
+    """Return the root mean square difference of outputs over their own spread, 0 for equal outputs.
+
+    Each channel of an output (its shortest axis) counts alike, so that pixels do not drown scores.
+    """
+    import numpy as np
+
+    errors = []
+    for number in range(len(reference[0]) if reference else 0):
+        ours = np.stack([outputs[number] for outputs in answers]).astype(np.float64)
+        theirs = np.stack([outputs[number] for outputs in reference]).astype(np.float64)
+        if ours.shape != theirs.shape:
+            return float("inf")
+        axes = [axis for axis in range(2, theirs.ndim) if theirs.shape[axis] > 1]
+        channel = min(axes, key=lambda axis: theirs.shape[axis]) if len(axes) > 1 else None
+        others = tuple(axis for axis in range(theirs.ndim) if axis != channel)
+        noise = np.square(ours - theirs).mean(axis=others)
+        spread = np.maximum(theirs.var(axis=others), 1e-12)
+        errors.append(float(np.sqrt(np.minimum(noise / spread, 1e6).mean())))
+    return float(np.mean(errors)) if errors else 0.0
+
+
+def describe_curves(
+    selection: Selection, curves: Sequence[Sequence[tuple[float, float]]]
+) -> Mapping[str, list[list[float]]]:
+    """Return the curves by layer, as JSON-able values."""
+    named: dict[str, list[list[float]]] = {}
+    for cell, curve in zip(selection.cells, curves, strict=True):
+        name = cell.name if cell.name not in named else f"{cell.name} ({len(named)})"
+        named[name] = [[round(ratio, 4), round(error, 5)] for ratio, error in curve]
+    return named

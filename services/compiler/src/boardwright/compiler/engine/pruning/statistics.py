@@ -1,0 +1,107 @@
+"""How the channels that layers read vary together, gathered over samples in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.errors import DatasetUnfit
+from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.pruning.dependencies import Dependencies
+from boardwright.compiler.engine.pruning.labels import Site
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    Array = np.ndarray[Any, Any]
+
+Feed = Mapping[str, "np.ndarray[Any, Any]"]
+
+_POSITIONS = 512
+_WIDEST = 3072
+
+
+@dataclass(slots=True, eq=False)
+class Moments:
+    """Sums over positions of one tensor: ``total`` (C,) and ``products`` (C, C), both float64."""
+
+    count: int
+    total: Array
+    products: Array
+
+    @property
+    def mean(self) -> Array:
+        """Mean of each channel, (C,)."""
+        found: Array = self.total / max(1, self.count)
+        return found
+
+    def covariance(self) -> Array:
+        """Return the covariance of the channels, (C, C)."""
+        import numpy as np
+
+        found: Array = self.products / max(1, self.count) - np.outer(self.mean, self.mean)
+        return found
+
+    def second_moment(self) -> Array:
+        """Return the mean of the products of channels, (C, C)."""
+        found: Array = self.products / max(1, self.count)
+        return found
+
+
+def readers(found: Dependencies) -> tuple[Site, ...]:
+    """Return the sites where a layer mixes channels that may be pruned, grouped layers left out."""
+    kept = []
+    for site in found.sites:
+        if site.role != "in":
+            continue
+        node = found.model.graph.node[site.node]
+        width = found.shapes[node.input[0]][channel_axis(node, found.shapes)]
+        if width == site.labels.size and width <= _WIDEST:
+            kept.append(site)
+    return tuple(kept)
+
+
+def channel_axis(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the axis of a layer's input and output that holds channels."""
+    return 1 if node.op_type in ("Conv", "ConvTranspose") else len(shapes[node.input[0]]) - 1
+
+
+def gather_moments(found: Dependencies, feeds: Iterable[Feed], *, seed: int = 0) -> dict[str, Moments]:
+    """Return the moments of every tensor that ``readers`` read, by name.
+
+    At most 512 positions of each sample count, drawn by ``seed``.
+
+    Raises:
+        DatasetUnfit: CALIBRATION_EMPTY.
+    """
+    import numpy as np
+    import onnx
+
+    nodes = found.model.graph.node
+    axis_of = {
+        nodes[site.node].input[0]: channel_axis(nodes[site.node], found.shapes) for site in readers(found)
+    }
+    watched = onnx.ModelProto()
+    watched.CopyFrom(found.model)
+    present = {value.name for value in watched.graph.output}
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in axis_of if name not in present)
+    session = open_session(watched)
+    rng = np.random.default_rng(seed)
+    gathered: dict[str, Moments] = {}
+    for feed in feeds:
+        for name, value in zip(axis_of, session.run(list(axis_of), dict(feed)), strict=True):
+            rows = np.moveaxis(value, axis_of[name], -1).reshape(-1, value.shape[axis_of[name]])
+            if len(rows) > _POSITIONS:
+                rows = rows[rng.integers(0, len(rows), _POSITIONS)]
+            width = rows.shape[1]
+            sums = gathered.setdefault(name, Moments(0, np.zeros(width), np.zeros((width, width))))
+            sums.count += len(rows)
+            sums.total += rows.sum(axis=0, dtype=np.float64)
+            sums.products += rows.T @ rows
+    if axis_of and not gathered:
+        raise DatasetUnfit(
+            "CALIBRATION_EMPTY", "There is no sample to prune with: add samples to the dataset and seal it."
+        )
+    return gathered
