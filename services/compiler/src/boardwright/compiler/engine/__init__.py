@@ -8,6 +8,8 @@
 - ``quantize``: static INT8 by a ``scheme``; it observes, protects, recovers, and checks its result.
 - ``evaluate/``: accuracy, parity with the baseline, and (``quality``) whether information was lost.
 - ``pruning/`` (pass ``prune``): fewer channels and heads, or more zeros.
+- ``select``: candidates from cheap to dear under constraints, each rejected one with its reason.
+- ``report/``: all of it as one page of tables and plots, HTML or Markdown.
 - ``graph/``: topology, preparation, sessions. ``limits``, ``errors``: bounds and refusals.
 
 >>> from pathlib import Path
