@@ -91,7 +91,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="2",
+    version="3",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",

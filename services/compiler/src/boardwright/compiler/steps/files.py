@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
     from boardwright.compiler.engine.evaluate import Sample
+    from boardwright.compiler.engine.observe import CalibrationRecord
     from boardwright.model import InputSpec, OutputSpec
     from boardwright.samples import DatasetReader
 
@@ -23,6 +24,7 @@ JSON_TYPE = "application/json"
 
 MODEL, INPUT_SPEC, OUTPUT_SPEC = "model.onnx", "input-spec.json", "output-spec.json"
 BASELINE_MODEL = "baseline.onnx"
+CALIBRATION_RECORD = "calibration-record.json"
 
 _CHECKED_SAMPLES = 32
 _TOLD_FEATURES = frozenset({"avx2", "avx512f", "vnni", "asimddp", "i8mm"})
@@ -78,6 +80,15 @@ def load_graph(request: StepRequest, name: str) -> onnx.ModelProto:
     from boardwright.compiler.engine.checkpoint.onnx_file import load_onnx
 
     return load_onnx(request.input(name).path).model
+
+
+def read_record(request: StepRequest) -> CalibrationRecord | None:
+    """Return what an earlier pass observed of this graph, or None."""
+    from boardwright.compiler.engine.observe import CalibrationRecord
+
+    if CALIBRATION_RECORD not in request.inputs:
+        return None
+    return CalibrationRecord.from_bytes(request.input(CALIBRATION_RECORD).path.read_bytes())
 
 
 def open_dataset(request: StepRequest, role: str) -> DatasetReader:

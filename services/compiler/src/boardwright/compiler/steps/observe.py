@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.kinds import OBSERVE
-from boardwright.compiler.steps.files import clear_failures, open_dataset, read_model, write_bytes
+from boardwright.compiler.steps.files import (
+    CALIBRATION_RECORD,
+    clear_failures,
+    open_dataset,
+    read_model,
+    write_bytes,
+)
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
 
 if TYPE_CHECKING:
     from boardwright.compiler.engine.observe import CalibrationRecord
 
-RECORD = "calibration-record.json"
 _TOLD_TENSORS = 5
 
 
@@ -49,7 +54,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         if not parameters["per_channel"]:
             record = record.without_channels()
         exports = dict(export(record, name) for name in parameters["exports"])
-    outputs = {RECORD: write_bytes(request, RECORD, record.to_bytes())}
+    outputs = {CALIBRATION_RECORD: write_bytes(request, CALIBRATION_RECORD, record.to_bytes())}
     for name, data in exports.items():
         media_type = "application/json" if name.endswith(".json") else "text/plain"
         outputs[name] = write_bytes(request, name, data, media_type)

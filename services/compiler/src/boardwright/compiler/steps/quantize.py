@@ -9,6 +9,7 @@ from boardwright.compiler.steps.files import (
     clear_failures,
     open_dataset,
     read_model,
+    read_record,
     write_bytes,
     write_json,
     write_model,
@@ -19,6 +20,8 @@ from boardwright.jobs.step_api import Progress, StepRequest, StepResult, impleme
 @implements(QUANTIZE)
 def run(request: StepRequest, progress: Progress) -> StepResult:
     """Quantize the input ``model.onnx`` with the dataset ``calibration``.
+
+    Takes ``calibration-record.json`` of an earlier ``observe``; then nothing is observed again.
 
     Outputs: ``model.onnx``, ``calibration-record.json``, ``quantization.json`` (what was left out and why).
     """
@@ -39,10 +42,13 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             {input_spec.name: np.repeat(preprocess(sample.image, input_spec)[0], batch, axis=0)}
             for sample in dataset.samples(total)
         )
+        record = read_record(request)
         done = quantize(
             model,
             feeds,
             with_granularity(scheme_for(parameters["profile"]), parameters["granularity"]),
+            record=record,
+            method=record.method if record else "min-max",
             exclude=parameters["exclude"],
             protect_automatically=parameters["protect"],
             correct_biases=parameters["correct_bias"],

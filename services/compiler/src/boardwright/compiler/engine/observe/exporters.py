@@ -70,7 +70,7 @@ def to_litert(record: CalibrationRecord, names: Names | None = None) -> bytes:
 
 
 def to_openvino(record: CalibrationRecord, names: Names | None = None) -> bytes:
-    """Return each tensor's inputs of a FakeQuantize: ``input_low`` = ``output_low`` and so on, and ``levels``.
+    """Return each tensor's inputs of a FakeQuantize: ``input_low`` = ``output_low`` and so on, ``levels``.
 
     Zero falls on a level: the range is widened to it and moved by less than a step.
     """
