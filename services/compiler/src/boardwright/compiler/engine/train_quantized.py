@@ -12,17 +12,23 @@ by ``quantize``. What it costs: every epoch is about five times the time of runn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.prepare import prepare_graph
-from boardwright.compiler.engine.graph.session import kernel_counts
-from boardwright.compiler.engine.observe import CalibrationRecord, Feed, observe
+from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
 from boardwright.compiler.engine.protect import RULES, Exclusion, protect
-from boardwright.compiler.engine.quantize import QuantizedModel, _requested_exclusion, insert_quantization
+from boardwright.compiler.engine.quantize import (
+    QuantizedModel,
+    _requested_exclusion,
+    insert_quantization,
+    quantize,
+)
 from boardwright.compiler.engine.recover import correct_bias
+from boardwright.compiler.engine.recover.ranges import choose_ranges
+from boardwright.compiler.engine.recover.recovered import read_recovered
 from boardwright.compiler.engine.scheme import QuantizationScheme
 from boardwright.compiler.engine.training.options import TrainOptions
 
@@ -31,6 +37,9 @@ if TYPE_CHECKING:
 
     from boardwright.compiler.engine.training.loop import Batches, OnStep, TrainRecord
     from boardwright.compiler.engine.training.objectives import MakeObjective
+
+_HEALED = "weights"
+"""The rule of protection for layers whose channels are too unlike for one scale: what training heals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,6 @@ class QuantizedTraining:
     record: TrainRecord
     before: float
     after: float
-    notes: tuple[str, ...] = field(default_factory=tuple)
 
     def describe(self) -> dict[str, Any]:
         """Return the pass's record as JSON-able values."""
@@ -71,8 +79,8 @@ def train_quantized(
     exclude: Iterable[str] = (),
     protect_automatically: bool = True,
     ranges: str = "learned",
-    scale_rate: float = 10.0,
-    start: onnx.ModelProto | None = None,
+    scale_rate: float = 1.0,
+    recovered: onnx.ModelProto | None = None,
     memory_bytes: int | None = None,
     state_file: Path | None = None,
     on_sample: Callable[[int], None] = lambda _: None,
@@ -81,9 +89,10 @@ def train_quantized(
     """Train ``model`` (float32) for ``scheme`` and return it quantized.
 
     ``record`` and ``exclusions`` are taken where an earlier pass found them; else ``feeds`` are observed and
-    the graph protected, as ``quantize`` does. ``start`` has the weights to begin with (a recovered graph);
-    the teacher is always ``model``. ``ranges`` is ``learned`` or ``moving-average``. ``scale_rate`` is how
-    many times faster the logarithms of scales learn than weights.
+    the graph protected, as ``quantize`` does, but for layers whose channels are too unlike for one scale:
+    training heals these. ``recovered`` is what ``recover`` made of ``model``: its weights and ranges are begun
+    with. The teacher is always ``model``. ``ranges`` is ``learned`` or ``moving-average``. The learning rate
+    is relative to each tensor's size; the logarithms of scales learn at ``scale_rate`` times it.
 
     Raises:
         EngineError: TRAINING_DIVERGED, TRAINING_OPERATOR_UNSUPPORTED and others of ``training``.
@@ -98,61 +107,71 @@ def train_quantized(
         raise EngineError(
             "TRAINING_OPTIONS_UNFIT", f"Ranges {ranges!r} are not known; choose one of {', '.join(RANGES)}."
         )
-    prepared = prepare_graph(start if start is not None else model)
+    prepared = prepare_graph(model)
     found = record if record is not None else observe(prepared, feeds, on_sample=on_sample)
+    found.require(float_activations(prepared))
     if exclusions is None:
         exclusions = _protected(prepared, found, scheme) if protect_automatically else ()
+    exclusions = tuple(exclusion for exclusion in exclusions if exclusion.rule != _HEALED)
     requested = _requested_exclusion(prepared, tuple(exclude))
     kept = (*exclusions, requested) if requested else exclusions
     excluded = {name for exclusion in kept for name in exclusion.nodes}
-    prepared, corrected = correct_bias(prepared, found, scheme, excluded)
+    prepared, found = _start(prepared, found, scheme, excluded, recovered)
     teacher = GraphNetwork(prepare_graph(model)).eval()
     network = GraphNetwork(prepared).eval()
-    places = find_places(insert_quantization(prepared, found, scheme, excluded), prepared)
+    places = find_places(insert_quantization(prepared, found, scheme, excluded, spread=False), prepared)
     rounded = RoundedNetwork(network, places, scheme, ranges)
     objective = make_objective(teacher, network)
     before = judge(network, batches, objective)
-    groups: list[dict[str, Any]] = [
-        {"params": rounded.weight_parameters()},
-        {"params": rounded.scale_parameters(), "rate_factor": scale_rate, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
     told = train(
         network,
         batches,
         objective,
         options,
         on_step,
-        groups=groups,
+        groups=rounded.groups(scale_rate),
         memory_bytes=memory_bytes,
         state_file=state_file,
     )
     after = judge(network, batches, objective)
     trained_record = rounded.finish(found, found.samples)
     trained = to_onnx(network)
-    quantized = insert_quantization(trained, trained_record, scheme, excluded)
-    notes = _notes(before, after)
-    result = QuantizedModel(
-        quantized, scheme, trained_record, kept, _kernels(quantized), (*notes, *told.notes), corrected
+    quantized = quantize(
+        trained,
+        (),
+        scheme,
+        record=trained_record,
+        exclusions=kept,
+        correct_biases=False,
+        search_ranges=False,
+        method=trained_record.method,
     )
-    return QuantizedTraining(result, trained, told, before, after, notes)
+    quantized = replace(quantized, notes=(*quantized.notes, *_notes(before, after), *told.notes))
+    return QuantizedTraining(quantized, trained, told, before, after)
+
+
+def _start(
+    prepared: onnx.ModelProto,
+    record: CalibrationRecord,
+    scheme: QuantizationScheme,
+    excluded: set[str],
+    recovered: onnx.ModelProto | None,
+) -> tuple[onnx.ModelProto, CalibrationRecord]:
+    """Return graph and ranges to begin with: as recovered, or as ``quantize`` alone would take them."""
+    if recovered is not None:
+        return read_recovered(recovered, prepared, record)
+    if record.statistics and record.method == "min-max":
+        record, _ = choose_ranges(prepared, record, scheme, excluded)
+    corrected, _ = correct_bias(prepared, record, scheme, excluded)
+    return corrected, record
 
 
 def _protected(
     prepared: onnx.ModelProto, record: CalibrationRecord, scheme: QuantizationScheme
 ) -> tuple[Exclusion, ...]:
     """Protect by all rules but that of layers with unlike channels: these are what training heals."""
-    rules = [name for name in RULES if name != "weights"]
+    rules = [name for name in RULES if name != _HEALED]
     return protect(prepared, record.ranges, scheme, rules=rules)
-
-
-def _kernels(quantized: onnx.ModelProto) -> dict[str, int]:
-    try:
-        return kernel_counts(quantized)
-    except EngineError as error:
-        raise QuantizationFailed(
-            "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not load. {error.message}"
-        ) from error
 
 
 def _notes(before: float, after: float) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.domain.passes import CALIBRATION_RECORD, RECOVERED_MODEL
+from boardwright.compiler.domain.passes import CALIBRATION_RECORD, PROTECTION, RECOVERED_MODEL
 from boardwright.compiler.kinds import TRAIN_QUANTIZED
 from boardwright.compiler.steps.files import (
     MODEL,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import onnx
 
     from boardwright.compiler.engine.observe import CalibrationRecord
+    from boardwright.compiler.engine.protect import Exclusion
     from boardwright.model import InputSpec
     from boardwright.samples import DatasetReader
 
@@ -59,11 +60,12 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             training.options,
             feeds=_feeds(model, dataset, input_spec, total),
             record=_record(request),
+            exclusions=_exclusions(request),
             exclude=parameters["exclude"],
             protect_automatically=parameters["protect"],
             ranges=parameters["ranges"],
             scale_rate=parameters["scale_rate"],
-            start=load_graph(request, RECOVERED_MODEL) if RECOVERED_MODEL in request.inputs else None,
+            recovered=load_graph(request, RECOVERED_MODEL) if RECOVERED_MODEL in request.inputs else None,
             memory_bytes=memory_of(TRAIN_QUANTIZED),
             on_sample=lambda count: progress(count, total, "calibrating"),
             on_step=tell(progress),
@@ -114,4 +116,11 @@ def _record(request: StepRequest) -> CalibrationRecord | None:
     from boardwright.compiler.engine.observe import CalibrationRecord
 
     given = request.inputs.get(CALIBRATION_RECORD)
-    return CalibrationRecord.from_json(json.loads(given.path.read_bytes())) if given is not None else None
+    return CalibrationRecord.from_bytes(given.path.read_bytes()) if given is not None else None
+
+
+def _exclusions(request: StepRequest) -> tuple[Exclusion, ...] | None:
+    from boardwright.compiler.engine.protect.protection import read_exclusions
+
+    given = request.inputs.get(PROTECTION)
+    return read_exclusions(json.loads(given.path.read_bytes())) if given is not None else None

@@ -23,7 +23,7 @@ _MEMORY_SHARE = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a training step works with; ``learnt`` is ``labels`` or ``self-distilled``, ``role`` the dataset."""
+    """What a training step works with. ``learnt`` is ``labels`` or ``self-distilled``."""
 
     batches: ImageBatches
     make_objective: MakeObjective

@@ -26,6 +26,8 @@ from boardwright.compiler.engine.training.quantization_places import (
 
 RANGES = ("learned", "moving-average")
 _SMALLEST_RANGE = 1e-6
+_SMALLEST_SIZE = 1e-3
+"""Root mean square below which a tensor (a bias of zeros) learns as if it had this size."""
 
 
 class _Round(torch.autograd.Function):  # type: ignore[misc]
@@ -198,21 +200,23 @@ class RoundedNetwork:
             torch.nn.utils.parametrize.register_parametrization(layer.module, own, fake)
             self._weights.append((layer, own, fake))
 
-    def scale_parameters(self) -> list[torch.nn.Parameter]:
-        """Return the parameters that are logarithms of scales: they learn at a rate of their own."""
-        return [
-            parameter
-            for name, parameter in self._network.named_parameters()
-            if name.endswith("log_factor") and parameter.requires_grad
-        ]
+    def groups(self, scale_rate: float) -> list[dict[str, Any]]:
+        """Return parameter groups for the optimizer.
 
-    def weight_parameters(self) -> list[torch.nn.Parameter]:
-        """Return all other trainable parameters."""
-        return [
-            parameter
-            for name, parameter in self._network.named_parameters()
-            if not name.endswith("log_factor") and parameter.requires_grad
-        ]
+        Weights and biases learn at a rate relative to their own size (as LARS, https://arxiv.org/abs/1708.03888):
+        folding batch norms leaves layers whose weights are thousands of times larger than others', and with
+        them their steps of rounding. Logarithms of scales learn ``scale_rate`` times the plain rate.
+        """
+        groups: list[dict[str, Any]] = []
+        for name, parameter in self._network.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if name.endswith("log_factor"):
+                groups.append({"params": [parameter], "rate_factor": scale_rate, "weight_decay": 0.0})
+            else:
+                size = float(parameter.detach().square().mean().sqrt())
+                groups.append({"params": [parameter], "rate_factor": max(size, _SMALLEST_SIZE)})
+        return groups
 
     def finish(self, record: CalibrationRecord, samples: int) -> CalibrationRecord:
         """Take the rounding off the network, whose weights stay float; return ``record`` with its ranges."""
@@ -232,4 +236,4 @@ class RoundedNetwork:
             ranges.update(dict.fromkeys(fake.place.tensors, found))
         self._network.taps.clear()
         del self._network.activation_rounding
-        return replace(record, method="trained", samples=samples, ranges=ranges, means={})
+        return replace(record, method="trained", samples=samples, ranges=ranges, means={}, statistics={})

@@ -113,7 +113,7 @@ class ObjectiveOptions:
     focal_gamma: float = 2.0
     class_weights: str = "none"
     label_smoothing: float = 0.0
-    temperature: float = 1.0
+    temperature: float = 4.0
     features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

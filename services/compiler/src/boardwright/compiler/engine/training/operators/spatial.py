@@ -116,7 +116,7 @@ def _pad(attributes: Attributes, inputs: list[Any]) -> Tensor:
     return functional.pad(value, ends, torch_mode)
 
 
-@operator("Resize", "Upsample")
+@operator("Resize")
 def _resize(attributes: Attributes, inputs: list[Any]) -> Tensor:
     value: Tensor = inputs[0]
     if len(inputs) > 3 and inputs[3] is not None:
@@ -125,7 +125,7 @@ def _resize(attributes: Attributes, inputs: list[Any]) -> Tensor:
         wanted = {axis % value.dim(): size for axis, size in zip(axes, sizes, strict=True)}
         scales = {axis: size / value.shape[axis] for axis, size in wanted.items()}
     else:
-        factors = (inputs[2] if len(inputs) > 2 else inputs[1]).tolist()
+        factors = inputs[2].tolist()
         axes = integers(attributes.get("axes", range(value.dim() - len(factors), value.dim())))
         scales = {axis % value.dim(): factor for axis, factor in zip(axes, factors, strict=True)}
         wanted = {axis: int(value.shape[axis] * factor) for axis, factor in scales.items()}
