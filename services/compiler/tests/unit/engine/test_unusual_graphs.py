@@ -1,0 +1,197 @@
+"""Graphs that exporters really write and tools trip over: each gives the right result or a clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.importing import Declared, ImportedModel, import_checkpoint
+from boardwright.compiler.engine.quantize import quantize
+from boardwright.compiler.engine.scheme import PROFILES
+from boardwright.model import InputSpec, preprocess
+
+SIZE = 16
+SPEC = {"height": SIZE, "width": SIZE, "resize": "stretch", "name": "input"}
+
+
+def network(
+    *,
+    element: int = TensorProto.FLOAT,
+    batch: int | str = 1,
+    size: int | str = SIZE,
+    opset: int = 17,
+    middle: Callable[[str], list[onnx.NodeProto]] | None = None,
+    kernel: np.ndarray | None = None,
+) -> onnx.ModelProto:
+    """Conv, Relu, [middle], pooling and Gemm; uint8 images are cast first."""
+    rng = np.random.default_rng(0)
+    floating = TensorProto.FLOAT if element == TensorProto.UINT8 else element
+    dtype = helper.tensor_dtype_to_np_dtype(floating)
+    constants = {
+        "kernel": (rng.normal(size=(8, 3, 3, 3)) if kernel is None else kernel).astype(dtype),
+        "weight": rng.normal(size=(8, 3)).astype(dtype),
+        "bias": np.zeros(3, dtype),
+    }
+    start = "input"
+    nodes = []
+    if element == TensorProto.UINT8:
+        nodes.append(helper.make_node("Cast", ["input"], ["floats"], to=TensorProto.FLOAT))
+        start = "floats"
+    nodes.append(helper.make_node("Conv", [start, "kernel"], ["a"], name="conv", pads=[1, 1, 1, 1]))
+    nodes.append(helper.make_node("Relu", ["a"], ["b"]))
+    nodes += middle("b") if middle else [helper.make_node("Identity", ["b"], ["x"])]
+    nodes.append(helper.make_node("GlobalAveragePool", ["x"], ["c"]))
+    nodes.append(helper.make_node("Flatten", ["c"], ["d"]))
+    nodes.append(helper.make_node("Gemm", ["d", "weight", "bias"], ["logits"]))
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("input", element, [batch, 3, size, size])],
+        [helper.make_tensor_value_info("logits", floating, [batch, 3])],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def branch(read: str) -> list[onnx.NodeProto]:
+    """An If over the largest value."""
+    value = helper.make_tensor_value_info
+    then = helper.make_graph(
+        [helper.make_node("Identity", [read], ["t"])], "then", [], [value("t", TensorProto.FLOAT, None)]
+    )
+    other = helper.make_graph(
+        [helper.make_node("Neg", [read], ["o"])], "else", [], [value("o", TensorProto.FLOAT, None)]
+    )
+    zero = numpy_helper.from_array(np.array(0, np.float32))
+    return [
+        helper.make_node("ReduceMax", [read], ["largest"], keepdims=0),
+        helper.make_node("Constant", [], ["zero"], value=zero),
+        helper.make_node("Greater", ["largest", "zero"], ["positive"]),
+        helper.make_node("If", ["positive"], ["x"], name="if", then_branch=then, else_branch=other),
+    ]
+
+
+def loop(read: str) -> list[onnx.NodeProto]:
+    """A Loop that doubles twice."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Add", ["carried", "carried"], ["doubled"]),
+        ],
+        "body",
+        [
+            value("number", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, []),
+            value("carried", TensorProto.FLOAT, None),
+        ],
+        [value("go_on", TensorProto.BOOL, []), value("doubled", TensorProto.FLOAT, None)],
+    )
+    twice = numpy_helper.from_array(np.array(2, np.int64))
+    return [
+        helper.make_node("Constant", [], ["twice"], value=twice),
+        helper.make_node("Loop", ["twice", "", read], ["x"], name="loop", body=body),
+    ]
+
+
+def imported(tmp_path: Path, model: onnx.ModelProto, **spec: object) -> ImportedModel:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    declared = InputSpec.from_json({**SPEC, **spec})
+    return import_checkpoint(path, Declared(input_spec=declared, task="classification"))
+
+
+def feeds(found: ImportedModel, count: int = 8) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(1)
+    batch = found.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    images = rng.integers(0, 255, (count, SIZE, SIZE, 3), dtype=np.uint8)
+    return [
+        {found.input_spec.name: np.repeat(preprocess(image, found.input_spec)[0], batch, axis=0)}
+        for image in images
+    ]
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param({"batch": "n"}, id="free batch"),
+        pytest.param({"batch": "n", "size": "side"}, id="free size"),
+        pytest.param({"batch": 4}, id="batch of 4"),
+        pytest.param({"opset": 7}, id="opset 7"),
+        pytest.param({"opset": 9}, id="opset 9"),
+        pytest.param({"opset": 11}, id="opset 11"),
+        pytest.param({"opset": 21}, id="opset 21"),
+        pytest.param({"middle": branch}, id="If"),
+        pytest.param({"middle": loop}, id="Loop"),
+        pytest.param({"element": TensorProto.FLOAT16}, id="float16"),
+        pytest.param({"element": TensorProto.DOUBLE}, id="float64"),
+    ],
+)
+def test_it_is_imported_and_quantized_and_answers_nearly_the_same(tmp_path, graph):
+    found = imported(tmp_path, network(**graph))
+    samples = feeds(found)
+    done = quantize(found.model, samples, PROFILES["x86-vnni"])
+    before, after = open_session(found.model), open_session(done.model)
+    exact = np.stack([before.run(None, feed)[0] for feed in samples])
+    near = np.stack([after.run(None, feed)[0] for feed in samples])
+    assert exact.dtype == np.float32
+    assert np.abs(exact - near).max() < 0.05 * np.abs(exact).max()
+    assert done.kernels["integer_layers"] >= 1
+
+
+def test_what_was_widened_is_told_and_a_float16_spec_follows(tmp_path):
+    found = imported(tmp_path, network(element=TensorProto.FLOAT16), dtype="float16")
+    assert found.input_spec.dtype == "float32"
+    assert found.notes[0].startswith("3 tensors of float16 became float32")
+    assert all(tensor.data_type == TensorProto.FLOAT for tensor in found.model.graph.initializer)
+
+
+def test_an_input_of_integers_is_fed_integers(tmp_path):
+    found = imported(tmp_path, network(element=TensorProto.UINT8), dtype="uint8", scale=1.0)
+    samples = feeds(found)
+    assert samples[0]["input"].dtype == np.uint8
+    done = quantize(found.model, samples, PROFILES["x86-vnni"])
+    exact = open_session(found.model).run(None, samples[0])[0]
+    near = open_session(done.model).run(None, samples[0])[0]
+    assert np.abs(exact - near).max() < 0.05 * np.abs(exact).max()
+
+
+def test_an_operator_that_no_opset_has_is_named(tmp_path):
+    model = network(middle=lambda read: [helper.make_node("Frobnicate", [read], ["x"])])
+    with pytest.raises(EngineError, match="the operator Frobnicate, which opset 17") as caught:
+        imported(tmp_path, model)
+    assert caught.value.reason == "CHECKPOINT_UNKNOWN_OPERATOR"
+
+
+def test_nan_weights_are_noted_at_import_and_stop_the_calibration(tmp_path):
+    kernel = np.random.default_rng(0).normal(size=(8, 3, 3, 3))
+    kernel[0, 0, 0, 0] = np.nan
+    found = imported(tmp_path, network(kernel=kernel))
+    assert "kernel hold NaN" in found.notes[0]
+    with pytest.raises(EngineError) as caught:
+        quantize(found.model, feeds(found), PROFILES["x86-vnni"])
+    assert caught.value.reason == "CALIBRATION_NOT_FINITE"
+
+
+def test_activations_that_are_always_zero_are_quantized(tmp_path):
+    found = imported(tmp_path, network(kernel=np.zeros((8, 3, 3, 3))))
+    samples = feeds(found)
+    done = quantize(found.model, samples, PROFILES["x86-vnni"])
+    exact = open_session(found.model).run(None, samples[0])[0]
+    np.testing.assert_allclose(open_session(done.model).run(None, samples[0])[0], exact, atol=1e-3)
+
+
+def test_an_image_of_another_size_is_no_sample(tmp_path):
+    found = imported(tmp_path, network())
+    wrong = [{"input": np.zeros((1, 3, SIZE + 1, SIZE), np.float32)}]
+    with pytest.raises(EngineError) as caught:
+        quantize(found.model, wrong, PROFILES["x86-vnni"])
+    assert caught.value.reason == "CALIBRATION_INPUT_UNFIT"
+    assert "has the shape 1x3x17x16" in caught.value.message
