@@ -1,0 +1,170 @@
+"""What is tried, which variant is meant, which figures count, and which failures are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boardwright.api.builder.v1 import builder_pb2
+from boardwright.api.compiler.v1 import compiler_pb2
+from boardwright.api.jobs.v1 import jobs_pb2
+from boardwright.api.registry.v1 import registry_pb2 as pb
+from boardwright.api.types.v1 import types_pb2
+from boardwright.client.board_figures import costs_of
+from boardwright.client.jobs import Jobs
+from boardwright.client.optimizing import Optimizer, made_by, plan_candidates
+from boardwright.rpc.errors import InvalidArgument, NotFound
+from boardwright.selection import Constraints
+
+VERSION = "projects/p/models/digits/versions/3"
+
+
+def recipe(name: str, order: int = 0, **fields: Any) -> compiler_pb2.Recipe:
+    held = {"datasets": ["evaluation"], "variants": ["baseline", "int8"], **fields}
+    rung = compiler_pb2.Rung(order=order) if order else None
+    return compiler_pb2.Recipe(name=f"recipes/{name}", rung=rung, **held)
+
+
+SHIPPED = [
+    recipe("baseline", 10, variants=["baseline"]),
+    recipe("trained", 60, datasets=["calibration", "evaluation", "training"]),
+    recipe("comparison"),
+    recipe("default", 20, datasets=["calibration", "evaluation"]),
+]
+
+
+def test_recipes_with_a_rung_are_tried_in_order_where_their_datasets_are_given() -> None:
+    plans = plan_candidates(SHIPPED, [], ["calibration", "evaluation"])
+    assert [plan.candidate.name for plan in plans] == ["baseline", "default", "trained"]
+    assert [plan.candidate.not_possible for plan in plans] == ["", "", "needs a training dataset"]
+    assert [plan.candidate.is_baseline for plan in plans] == [True, False, False]
+
+
+def test_a_caller_s_recipes_are_tried_instead_beside_the_baseline() -> None:
+    own = [("mine", "version: 1\n", recipe("", 0)), ("trained", "trained", SHIPPED[1])]
+    plans = plan_candidates(SHIPPED, own, ["calibration", "evaluation", "training"])
+    assert [plan.candidate.name for plan in plans] == ["baseline", "trained", "mine"]
+    assert plans[-1].recipe == "version: 1\n"
+
+
+def test_variants_of_a_job_are_told_with_their_profiles() -> None:
+    plan = [
+        {"makes_variant": True, "profile": ""},
+        {"makes_variant": False, "profile": ""},
+        {"makes_variant": True, "profile": "x86"},
+        {"makes_variant": True, "profile": "arm"},
+    ]
+    names = [f"{VERSION}/variants/{name}" for name in ("baseline", "int8-x86", "int8-arm")]
+    job = jobs_pb2.Job(
+        spec_json=json.dumps({"plan": plan}),
+        results=[names[0], f"{names[0]}/measurements/1", *names[1:], f"{names[1]}/measurements/2"],
+    )
+    assert made_by(job) == list(zip(names, ("", "x86", "arm"), strict=True))
+
+
+def measurement(kind: str, origin: Any, board: str = "pi", **values: float) -> pb.Measurement:
+    return pb.Measurement(kind=kind, origin=origin, board=board, threads=1, values=values)
+
+
+def test_only_figures_that_were_measured_on_the_board_count() -> None:
+    artifact = pb.Artifact(name="a", files=[types_pb2.File(size_bytes=7)], size_bytes=9)
+    found = costs_of(
+        artifact,
+        "pi",
+        [
+            measurement("latency", types_pb2.ORIGIN_EMULATED, p95_ms=1.0),
+            measurement("latency", types_pb2.ORIGIN_MEASURED, "x86-64", p95_ms=2.0),
+            measurement("latency", types_pb2.ORIGIN_MEASURED, p95_ms=3.0),
+            measurement("latency", types_pb2.ORIGIN_MEASURED, p95_ms=4.0),
+            measurement("memory", types_pb2.ORIGIN_EMULATED, peak_rss_bytes=5.0),
+        ],
+    )
+    assert found.latencies_ms == {1: {"p95_ms": 3.0}}, "the newest measured on that board"
+    assert (found.size_bytes, found.memory_bytes) == (7, None)
+
+
+class _Client:
+    """A client whose compiler remembers one job that crashed, and plans the same or another step."""
+
+    def __init__(self, planned_key: str) -> None:
+        self.jobs = self
+        self._planned_key = planned_key
+        self.asked: list[str] = []
+        self.compiled: list[bool] = []
+
+    def list(self, *, kind: str, where: str, limit: int) -> Iterator[jobs_pb2.Job]:
+        self.asked.append(where)
+        failure = jobs_pb2.StepFailure(reason="STEP_CRASHED", message="it ended by signal 11.")
+        crashed = jobs_pb2.Step(
+            step="quantize-int8", state=jobs_pb2.Step.STATE_FAILED, cache_key="k1", failure=failure
+        )
+        yield jobs_pb2.Job(steps=[crashed])
+
+    def compile(self, version: str, recipe: str, **options: Any) -> jobs_pb2.Job:
+        self.compiled.append(options.get("validate_only", False))
+        if not options.get("validate_only"):
+            raise NotFound("DATASET_NOT_FOUND", "nothing runs in this test")
+        step = jobs_pb2.Step(step="quantize-int8", cache_key=self._planned_key)
+        return jobs_pb2.Job(steps=[step])
+
+
+def optimizer(client: _Client, *, retry: bool = False) -> Optimizer:
+    board = builder_pb2.Board(name="boards/pi")
+    return Optimizer(client, pb.ModelVersion(name=VERSION), [board], {}, retry=retry)  # type: ignore[arg-type]
+
+
+PLANS = plan_candidates([SHIPPED[3]], [], ["calibration", "evaluation"])
+
+
+def test_a_step_that_crashed_before_is_not_run_again() -> None:
+    client = _Client("k1")
+    found = optimizer(client).run(PLANS, [Constraints(max_drop_points=1)])
+    failure = found.attempts[0].failure
+    assert failure is not None and (failure.reason, failure.known) == ("STEP_CRASHED", True)
+    assert client.compiled == [True]
+    assert client.asked == ['state = "STATE_FAILED" AND title = "digits@3 by default"']
+
+
+@pytest.mark.parametrize(("key", "retry"), [("k2", False), ("k1", True)])
+def test_another_step_or_retry_runs(key: str, retry: bool) -> None:
+    client = _Client(key)
+    with pytest.raises(NotFound):
+        optimizer(client, retry=retry).run(PLANS, [Constraints(max_drop_points=1)])
+    assert client.compiled[-1] is False
+
+
+class _Stub:
+    def __init__(self, job: jobs_pb2.Job) -> None:
+        self.compiler = self
+        self._job = job
+
+    def GetCompileJob(self, request: Any) -> jobs_pb2.Job:
+        return self._job
+
+
+class _Content:
+    def download(self, digest: str, path: Path, **_: Any) -> Path:
+        path.write_text(digest)
+        return path
+
+
+def jobs(**outputs: str) -> Jobs:
+    blobs = {name.replace("__", "/"): jobs_pb2.Blob(digest=digest) for name, digest in outputs.items()}
+    job = jobs_pb2.Job(name="projects/p/compileJobs/1", steps=[jobs_pb2.Step(step="evaluate", outputs=blobs)])
+    return Jobs(_Stub(job), _Content(), "p")  # type: ignore[arg-type]
+
+
+def test_outputs_go_to_a_folder_for_each_step(tmp_path: Path) -> None:
+    paths = jobs(b="2", a="1").download("compileJobs/1", tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in paths] == ["evaluate/a", "evaluate/b"]
+    assert paths[0].read_text() == "1"
+
+
+def test_an_output_never_leaves_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="no name for a file"):
+        jobs(**{"..__..__x": "1"}).download("compileJobs/1", tmp_path / "inner")
+    assert not list(tmp_path.rglob("x"))
