@@ -12,7 +12,9 @@ from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.observe import TensorRange, observe
 from boardwright.compiler.engine.protect import excluded_names, protect
+from boardwright.compiler.engine.protect.measured import candidate_groups
 from boardwright.compiler.engine.protect.sensitivity import decibels, noise_ratio
+from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.quantize import quantize
 from boardwright.compiler.engine.scheme import PROFILES
 
@@ -252,3 +254,22 @@ def test_graphs_without_layers_or_ranges_need_nothing():
         [onnx.helper.make_tensor_value_info("y", FLOAT, [1, 3])],
     )
     assert protect(onnx.helper.make_model(graph), {}) == ()
+
+
+def test_the_recipe_knows_every_rule():
+    from boardwright.compiler.engine.protect import ALL_RULES
+    from boardwright.compiler.kinds import KINDS
+    from boardwright.compiler.recipes.reading import recipe_schema
+
+    assert KINDS["compile/protect"].defaults["rules"] == list(ALL_RULES)
+    declared = recipe_schema()["$defs"]["protect"]["properties"]["rules"]["items"]["enum"]
+    assert declared == list(ALL_RULES)
+
+
+def test_the_layers_that_make_scores_may_pay(builder):
+    model = attention(builder, 16, 40.0)
+    prepared = prepare_graph(model)
+    subject = Subject(prepared, observe(prepared, tokens(16)).ranges)
+    found = candidate_groups(subject)["scores"]
+    assert {subject.nodes[index].op_type for index in found} == {"MatMul"}
+    assert len(found) == 2  # query and key, not value

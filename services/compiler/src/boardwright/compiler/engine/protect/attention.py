@@ -36,11 +36,40 @@ def find_attention(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, s
     return found
 
 
+def score_layers(subject: Subject) -> set[int]:
+    """Return the layers whose outputs are multiplied into the scores of a softmax in mid-network."""
+    topology = subject.topology
+    found: set[int] = set()
+    for index, node in enumerate(subject.nodes):
+        if node.op_type != "Softmax" or not subject.reaches_layer[index]:
+            continue
+        products = {
+            producer
+            for member in _between(subject, index) | {index}
+            for producer in topology.producers(member)
+            if subject.nodes[producer].op_type == "MatMul" and producer not in subject.layers
+        }
+        moved = topology.walk(
+            products, topology.producers, lambda found: subject.nodes[found].op_type not in _BETWEEN
+        )
+        found |= {
+            producer for member in moved | products for producer in topology.producers(member)
+        } & subject.layers
+    return found
+
+
+def _between(subject: Subject, softmax: int) -> set[int]:
+    """Return what scales, masks and moves the scores on their way to a softmax."""
+    return subject.topology.walk(
+        [softmax],
+        subject.topology.producers,
+        lambda node: subject.nodes[node].op_type not in _BETWEEN,
+    )
+
+
 def _before(subject: Subject, softmax: int) -> tuple[set[int], list[str]]:
     topology = subject.topology
-    between = topology.walk(
-        [softmax], topology.producers, lambda node: subject.nodes[node].op_type not in _BETWEEN
-    )
+    between = _between(subject, softmax)
     reasons = ["a step of the scores becomes a factor of the weights, so nothing rounds them on their way"]
     nodes = set(between)
     given = subject.nodes[softmax].input[0]

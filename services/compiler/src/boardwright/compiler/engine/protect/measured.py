@@ -1,4 +1,4 @@
-"""Rules that pay or do not, model by model: first layers, last layers and gates, each tried by measuring.
+"""Rules that pay or do not, model by model: first and last layers, gates, scores, each tried by measuring.
 
 Custom keeps the first and the last layer in floating point. On most networks that buys nothing and costs
 latency. Here a group stays in floating point only if the outputs' noise falls by a quarter without it, and
@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from boardwright.compiler.engine.graph.topology import describe
 from boardwright.compiler.engine.observe import Feed
+from boardwright.compiler.engine.protect.attention import score_layers
 from boardwright.compiler.engine.protect.conversions import conversions_caused
 from boardwright.compiler.engine.protect.exclusion import Exclusion
 from boardwright.compiler.engine.protect.latency import macs_of
@@ -21,7 +22,7 @@ from boardwright.compiler.engine.protect.propagation import last_layers
 from boardwright.compiler.engine.protect.sensitivity import OutputNoise
 from boardwright.compiler.engine.protect.structure import Subject
 
-MEASURED_RULES = ("first", "last", "gate")
+MEASURED_RULES = ("first", "last", "gate", "scores")
 
 _PAYS_DB = 1.25
 _MOST_MACS = 0.1
@@ -71,7 +72,12 @@ def candidate_groups(subject: Subject) -> dict[str, set[int]]:
     for index in sorted(subject.layers):
         behind |= topology.walk([index], topology.consumers, lambda _: False)
     first = subject.layers - behind
-    groups = {"first": first, "last": set(last_layers(subject)), "gate": gates(subject)}
+    groups = {
+        "first": first,
+        "last": set(last_layers(subject)),
+        "gate": gates(subject),
+        "scores": score_layers(subject),
+    }
     return {rule: nodes for rule, nodes in groups.items() if nodes}
 
 
@@ -109,6 +115,7 @@ def _reason(subject: Subject, rule: str, nodes: set[int], gain: float, share: fl
         "first": "read the input",
         "last": "give the answer, and round it to 256 steps",
         "gate": "weigh channels from a few pooled values",
+        "scores": "make the scores of a softmax, which turns a step into a factor",
     }[rule]
     return (
         f"{named}{more} {what}: measured on a sample, the outputs' noise falls by {gain:.1f} dB without "

@@ -114,6 +114,8 @@ def protect_model(
         EngineError: METRIC_MISSING, when a loss is bounded and there is no metric; RECORD_DOES_NOT_FIT; see
             ``observe``.
     """
+    from boardwright.compiler.engine.recover.ranges import choose_ranges
+
     options = options or ProtectionOptions()
     prepared = prepare_graph(model)
     if record is None:
@@ -126,9 +128,11 @@ def protect_model(
         protect(prepared, record.ranges, scheme, rules=[rule for rule in options.rules if rule in RULES])
     )
     found += _requested(subject, options.exclude)
+    chosen, _ = choose_ranges(prepared, record, scheme, excluded_names(found))
+    subject = Subject(prepared, chosen.ranges, scheme)
     measured = [rule for rule in options.rules if rule in MEASURED_RULES]
     if measured:
-        on_stage("trying first layers, last layers and gates")
+        on_stage("trying what may pay")
         names = excluded_names(found)
         found += measured_exclusions(subject, feeds(), names, rules=measured, threads=threads)
     sensitivity = None
@@ -145,7 +149,7 @@ def protect_model(
     budget = None
     if not options.budget.is_open and sensitivity is not None:
         on_stage("fitting the budget")
-        budget = _fit(subject, record, found, sensitivity, options, metric)
+        budget = _fit(model, subject, record, found, sensitivity, options, metric)
         found += [budget.exclusion] if budget.exclusion else []
     out = {index for index, node in enumerate(subject.nodes) if node.name in excluded_names(found)}
     conversions = count_conversions(subject, integer_nodes(subject, out))
@@ -153,6 +157,7 @@ def protect_model(
 
 
 def _fit(
+    model: onnx.ModelProto,
     subject: Subject,
     record: CalibrationRecord,
     exclusions: Sequence[Exclusion],
@@ -160,8 +165,7 @@ def _fit(
     options: ProtectionOptions,
     make_metric: Callable[[], TaskMetric] | None,
 ) -> BudgetResult:
-    from boardwright.compiler.engine.quantize import insert_quantization
-    from boardwright.compiler.engine.recover import correct_bias
+    from boardwright.compiler.engine.quantize import quantize
 
     metric = make_metric() if make_metric is not None and options.budget.max_drop is not None else None
     if metric is None and options.budget.max_drop is not None:
@@ -172,8 +176,8 @@ def _fit(
         )
 
     def build(excluded: set[str]) -> onnx.ModelProto:
-        corrected, _ = correct_bias(subject.model, record, subject.scheme, excluded)
-        return insert_quantization(corrected, record, subject.scheme, excluded)
+        kept = Exclusion("budget", tuple(sorted(excluded)), "")
+        return quantize(model, (), subject.scheme, record=record, exclusions=(kept,)).model
 
     return fit_budget(
         subject,

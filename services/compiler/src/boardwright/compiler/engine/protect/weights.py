@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOPELESS_DB = 6.0
 _HOPELESS_SHARE = 0.25
+_DEAD = 1e-5  # below this share of the largest weight a channel gives its bias and nothing else
 _FULL, _REDUCED = 127, 64
 
 
@@ -37,11 +38,11 @@ def find_spread_weights(subject: Subject, taken: set[int]) -> list[tuple[Exclusi
         if weight is None or weight.shape[0] < 2:
             continue
         kept = per_tensor_sqnr_db(weight, subject.scheme)
-        hopeless = kept < _HOPELESS_DB
+        magnitudes = np.abs(weight).max(axis=1)
+        hopeless = (kept < _HOPELESS_DB) & (magnitudes > _DEAD * magnitudes.max())
         if hopeless.mean() < _HOPELESS_SHARE:
             continue
-        magnitudes = np.abs(weight).max(axis=1)
-        least = float(magnitudes[magnitudes > 0].min())
+        least = float(magnitudes[hopeless].min())
         found.append(
             (
                 Exclusion(
