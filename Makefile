@@ -8,6 +8,8 @@ DATA ?= .boardwright
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # Name an index with CPU builds of torch (TORCH_INDEX=https://…/whl/cpu) where plain pip would take a CUDA build.
 TORCH_INDEX ?=
+# Where the guides' real models and images lie (`make docs`).
+EXAMPLES ?= ../shared/data
 # Say INSTALL_POSTGRESQL=yes to let `make test` install Debian's postgresql by apt when you are not root (uses sudo).
 INSTALL_POSTGRESQL ?=
 
@@ -19,7 +21,7 @@ PACKAGES := content database device jobs model rpc samples selection telemetry t
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test lint format types contracts proto proto-check check bench bench-registry bench-transfer \
-        bench-idle docs clean
+        bench-idle docs reference clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -110,8 +112,12 @@ bench-transfer: $(VENV)/.installed-test ## Push and pull of 200 MB beside plain 
 bench-idle: $(VENV)/.installed ## Start time and memory of all services, idle
 	$(BIN)/python bench/idle.py
 
-docs: $(VENV)/.installed ## Run every command of the guides and write down what it printed
+docs: $(VENV)/.installed reference ## Run every command of the guides and write down what it printed
 	$(BIN)/python docs/run.py docs/tour.md
+	$(BIN)/python docs/run.py --link '$(EXAMPLES)' docs/int8.md
+
+reference: $(VENV)/.installed ## Write docs/recipes.md from the schema of recipes
+	$(BIN)/python docs/reference.py
 
 clean: ## Remove environments and the data of `make run`
 	rm -rf $(VENV) $(VENV)-proto proto/node_modules $(DATA)

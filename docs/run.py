@@ -98,8 +98,12 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("guides", nargs="+", type=Path)
-    for guide in parser.parse_args().guides:
+    parser.add_argument("--link", type=Path, help="a folder whose entries the guides find in theirs")
+    options = parser.parse_args()
+    for guide in options.guides:
         with tempfile.TemporaryDirectory() as folder:
+            for entry in options.link.resolve().iterdir() if options.link else ():
+                (Path(folder) / entry.name).symlink_to(entry)
             shell = Shell(Path(folder))
             try:
                 guide.write_text(rewrite(guide.read_text(), shell))
