@@ -29,6 +29,7 @@ from boardwright.compiler.engine.report.wording import (
 )
 
 _QUANTIZED = (QUANTIZE, QUANTIZE_DYNAMIC, QUANTIZE_WEIGHTS)
+_SLOWER = 0.95
 _SIDE_BY_SIDE = "Speeds are measured beside the baseline in the same run, with one thread, on {board}."
 
 
@@ -125,7 +126,7 @@ def _verdict(data: ReportData) -> Iterator[str]:
     for kind in (QUANTIZE_DYNAMIC, QUANTIZE):
         variant = _usual(data, kind)
         speed = _speed(data, variant) if variant is not None else None
-        if variant is not None and speed is not None and speed < 1:
+        if variant is not None and speed is not None and speed < _SLOWER:
             yield (
                 f"{precision(variant)} is slower than FP32 on {data.board}: {1 / speed:.1f} times. "
                 f"`boardwright compile` with the pass diagnose says which kernels ran."
@@ -136,7 +137,7 @@ def granularity(data: ReportData) -> Section | None:
     """One scale per tensor against one per output channel, all else equal."""
     groups: dict[str, dict[str, MadeVariant]] = {}
     for variant in _straight(data, QUANTIZE):
-        kept = {k: v for k, v in variant.parameters.items() if k not in ("granularity", "profile")}
+        kept = _settings(variant, "granularity", "profile")
         way = "per-channel" if "per-channel" in str(variant.values.get("scheme", "")) else "per-tensor"
         groups.setdefault(json.dumps([variant.profile, kept], sort_keys=True), {})[way] = variant
     pair = next((group for group in groups.values() if len(group) > 1), None)
@@ -164,7 +165,7 @@ def calibration_sizes(data: ReportData) -> Section | None:
     """The same quantization from more and more samples, with a curve."""
     groups: dict[str, dict[int, MadeVariant]] = {}
     for variant in _straight(data, QUANTIZE):
-        kept = {k: v for k, v in variant.parameters.items() if k != "samples"}
+        kept = _settings(variant, "samples")
         count = int(variant.values.get("calibration_samples", 0) or 0)
         if count:
             groups.setdefault(json.dumps([variant.profile, kept], sort_keys=True), {})[count] = variant
@@ -248,6 +249,11 @@ def deployment(data: ReportData) -> Section | None:
          "measured here: its figures come from its own agent or stay open."],
         [Table(columns, rows)],
     )  # fmt: skip
+
+
+def _settings(variant: MadeVariant, *but: str) -> dict[str, object]:
+    """The parameters that a graph follows from, without those that are compared."""
+    return {k: v for k, v in variant.parameters.items() if k not in (*but, "fail_if_information_lost")}
 
 
 def _straight(data: ReportData, kind: str) -> list[MadeVariant]:

@@ -11,6 +11,7 @@ from boardwright.compiler.engine.report.content import Plot, Report, Section, Ta
 
 _CODE = re.compile(r"`([^`\n]+)`")
 _ID = re.compile(r"[^a-z0-9]+")
+_SHORT = 24
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -60,7 +61,7 @@ def _table(table: Table) -> str:
 
     def row(cells: Iterator[str], tag: str) -> str:
         marked = (
-            f'<{tag} class="n">{escape(cell)}</{tag}>' if number else f"<{tag}>{escape(cell)}</{tag}>"
+            f"<{tag}{_class(cell, number)}>{escape(cell)}</{tag}>"
             for cell, number in zip(cells, right, strict=True)
         )
         return f"<tr>{''.join(marked)}</tr>"
@@ -68,6 +69,11 @@ def _table(table: Table) -> str:
     head = row((column.removeprefix(">") for column in table.columns), "th")
     body = "\n".join(row(iter(cells), "td") for cells in table.rows)
     return f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+
+
+def _class(cell: str, number: bool) -> str:
+    """Figures stand to the right; neither they nor short names are broken into lines."""
+    return ' class="n"' if number else ' class="s"' if len(cell) <= _SHORT else ""
 
 
 def _figure(plot: Plot) -> str:

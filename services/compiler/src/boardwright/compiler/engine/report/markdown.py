@@ -27,9 +27,14 @@ def to_markdown(report: Report, plots_folder: str = "") -> str:
             lines += [f"![{escape(plot.description)}]({plots_folder}/{plot.name}.svg)", ""]
     if report.absent:
         lines += ["## Not in this report", ""]
-        lines += [f"- {escape(title)}: `{command}`" for title, command in report.absent]
+        lines += [f"- {escape(title)}: `{_code(command)}`" for title, command in report.absent]
         lines.append("")
     return "\n".join(lines)
+
+
+def _code(text: str) -> str:
+    """Text inside one pair of backticks, where everything but a backtick means itself."""
+    return " ".join(text.replace("`", "'").split())
 
 
 def _table(table: Table) -> Sequence[str]:

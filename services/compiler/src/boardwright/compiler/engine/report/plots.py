@@ -164,7 +164,7 @@ def _label(axes: Axes, points: Sequence[tuple[MadeVariant, float, float]]) -> No
         taken.append((across, up))
         axes.annotate(
             _short(variant.name),
-            (across + 0.012, up - 0.01),
+            (across + 0.012, up + 0.012),
             xycoords="axes fraction",
             fontsize=8,
         )

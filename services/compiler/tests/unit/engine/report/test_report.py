@@ -1,0 +1,191 @@
+"""A report tells what was measured, says what is missing, and lets no name become markup."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boardwright.compiler.engine.report import (
+    Cost,
+    MadeVariant,
+    Plot,
+    Report,
+    ReportData,
+    Section,
+    Table,
+    compose,
+    to_html,
+    to_markdown,
+)
+
+HOSTILE = "<script>alert(1)</script>\"'&|`x`$\\frac{1}{2}$ ]] --> \u202e\x00 \n# h"
+
+
+def section(report: Report, title: str) -> Section:
+    return next(held for held in report.sections if held.title == title)
+
+
+def cells(held: Section, table: int = 0) -> dict[str, dict[str, str]]:
+    """Rows by their first cell, cells by column."""
+    columns = [column.lstrip(">") for column in held.tables[table].columns]
+    return {row[0]: dict(zip(columns, row, strict=True)) for row in held.tables[table].rows}
+
+
+class _Strict(HTMLParser):
+    """Collects elements and text, and whether every element is closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.text: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "path", "use"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("path", "use"):
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parsed(page: str) -> _Strict:
+    reader = _Strict()
+    reader.feed(page)
+    return reader
+
+
+def test_the_data_survives_a_trip_through_json(gathered: ReportData) -> None:
+    assert ReportData.from_json(json.loads(json.dumps(gathered.to_json()))) == gathered
+
+
+def test_every_table_of_the_comparisons_is_there(gathered: ReportData) -> None:
+    report = compose(gathered)
+    titles = [held.title for held in report.sections]
+    assert titles == [
+        "All variants", "Precisions", "Dynamic and static quantization", "Per tensor and per channel",
+        "Calibration size", "Deployment", "Sensitivity of layers", "Activation ranges", "Diagnosis",
+        "Ablation", "Costliest layers", *titles[11:],
+    ]  # fmt: skip
+    absent = dict(report.absent)
+    assert set(absent) == {"pruning ratio and accuracy"} and "prune" in absent["pruning ratio and accuracy"]
+    plots = {plot.name for held in report.sections for plot in held.plots}
+    assert plots == {
+        "pareto", "calibration-size", "sensitivity", "activation-ranges", "ablation", "costly-layers",
+    }  # fmt: skip
+
+
+def test_figures_are_those_that_were_measured(gathered: ReportData) -> None:
+    report = compose(gathered)
+    static = next(held for held in gathered.variants if held.name == "static")
+    cost = gathered.cost(static)
+    assert cost is not None and gathered.baseline is not None
+    row = cells(section(report, "Precisions"))["INT8 static"]
+    assert row["speed"] == f"{cost.figure('speedup'):.2f}×"
+    assert row["storage"] == f"{100 * static.size_bytes / gathered.baseline.size_bytes:.0f} %"
+    sizes = cells(section(report, "Calibration size"))
+    assert sorted(sizes) == ["10", "60"]
+    assert sizes["60"]["top-1 %"] == f"{gathered.accuracy(static):.2f}"
+    ways = cells(section(report, "Per tensor and per channel"))
+    assert {ways["per-tensor"]["variant"], ways["per-channel"]["variant"]} == {"per-tensor", "static"}
+    layers = section(report, "Sensitivity of layers").tables[0].rows
+    assert [float(row[3]) for row in layers] == sorted(float(row[3]) for row in layers)
+
+
+def test_what_was_not_measured_is_a_dash_and_never_a_guess(gathered: ReportData) -> None:
+    bare = replace(gathered, board="", variants=tuple(replace(held, costs=()) for held in gathered.variants))
+    report = compose(bare)
+    assert set(cells(section(report, "All variants"))["static"].values()) >= {"–"}
+    assert cells(section(report, "Precisions"))["INT8 static"]["speed"] == "–"
+    assert "deployment" in dict(report.absent)
+    elsewhere = replace(gathered, board="raspberry-pi-5")
+    assert cells(section(compose(elsewhere), "Precisions"))["INT8 static"]["speed"] == "–"
+
+
+def test_little_makes_a_little_report() -> None:
+    empty = compose(ReportData("digits@1"))
+    assert empty.sections == () and len(empty.absent) > 5
+    assert "Not in this report" in to_html(empty) and "## Not in this report" in to_markdown(empty)
+    alone = ReportData("digits@1", variants=(MadeVariant("baseline", "sha256:1", "compile/import"),))
+    assert [held.title for held in compose(alone).sections] == ["All variants"]
+
+
+def test_the_page_is_whole_and_needs_nothing_from_elsewhere(gathered: ReportData) -> None:
+    page = to_html(compose(gathered))
+    reader = parsed(page)
+    assert reader.elements.count("svg") == 6
+    assert not {"script", "link", "img", "iframe", "object", "image", "foreignobject"} & set(reader.elements)
+    links = [value for name, value in reader.attributes if name in ("href", "xlink:href", "src")]
+    assert links and all(value is not None and value.startswith("#") for value in links)
+    assert not [name for name, _ in reader.attributes if name.startswith("on")]
+    assert "default-src 'none'" in page
+    assert page == to_html(compose(gathered)), "the same data give the same file"
+
+
+def test_hostile_names_stay_names(gathered: ReportData) -> None:
+    first, *others = gathered.variants
+    hostile = replace(
+        gathered,
+        version=HOSTILE,
+        dataset=HOSTILE,
+        variants=(
+            first,
+            *(
+                replace(held, name=f"{HOSTILE}{number}", profile=held.profile)
+                for number, held in enumerate(others)
+            ),
+        ),
+    )
+    report = compose(hostile)
+    reader = parsed(to_html(report))
+    assert "script" not in reader.elements
+    assert any("<script>alert(1)</script>" in text for text in reader.text)
+    text = to_markdown(report, "plots")
+    outside_code = re.sub(r"`[^`\n]*`", "", text.replace(r"\`", ""))
+    assert "<script" not in outside_code.replace(r"\<script", "")
+    assert not any(line.startswith("# ") for line in text.splitlines()[1:])
+    for held in report.sections:
+        for plot in held.plots:
+            ElementTree.fromstring(plot.svg)
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+@settings(max_examples=30)
+def test_any_text_keeps_a_table_a_table(left: str, right: str) -> None:
+    report = Report("t", "", [Section("s", [left], [Table((left, f">{right}"), [(right, left)])], ())])
+    lines = [line for line in to_markdown(report).splitlines() if line.startswith("| ")]
+    assert [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines] == [3, 3, 3]
+    reader = parsed(to_html(report))
+    assert (reader.elements.count("td"), reader.elements.count("th")) == (2, 2)
+    assert (reader.elements.count("script"), reader.elements.count("tr")) == (0, 2)
+
+
+def test_plots_are_files_beside_markdown() -> None:
+    drawn = Plot("pareto", "a [plot]", "<svg></svg>")
+    report = Report("t", "", [Section("s", (), (), [drawn])])
+    assert r"![a \[plot\]](r-plots/pareto.svg)" in to_markdown(report, "r-plots")
+    assert "pareto" not in to_markdown(report)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_latencies_are_found_by_threads(threads: int) -> None:
+    cost = Cost("x", latencies_ms={threads: {"p50_ms": 2.0}})
+    assert cost.figure("p50_ms", threads) == 2.0
+    assert cost.figure("p50_ms", 1 - threads) is None
