@@ -14,7 +14,7 @@ class Candidate:
         name: of the recipe.
         order: candidates are tried from the lowest to the highest; cheap ones come first.
         description: a sentence.
-        no_faster_than: names of candidates that are at least as fast as this one whatever the model.
+        no_lighter_than: names of candidates that are at least as fast and as small as this one.
         no_more_accurate_than: likewise, at least as accurate.
         not_possible: why it cannot be tried here, "" where it can.
         is_baseline: it makes nothing but the model as it was imported.
@@ -23,7 +23,7 @@ class Candidate:
     name: str
     order: int = 0
     description: str = ""
-    no_faster_than: tuple[str, ...] = ()
+    no_lighter_than: tuple[str, ...] = ()
     no_more_accurate_than: tuple[str, ...] = ()
     not_possible: str = ""
     is_baseline: bool = False

@@ -1,8 +1,8 @@
 """From cheap to dear, until every set of constraints is settled on every board.
 
 A candidate is tried only when it can help: once the cheapest one that satisfies a set on a board is found,
-that pair is settled. A candidate that is no faster than one that was too slow, or no more accurate than one
-that lost too much, is left out. What is left out says why.
+that pair is settled. A candidate that is no lighter than one that was too slow or too large, or no more
+accurate than one that lost too much, is left out. What is left out says why.
 """
 
 from __future__ import annotations
@@ -151,15 +151,10 @@ def _hopeless(
 ) -> str:
     by_name = {held.name: held for held in candidates}
     attempts = {done.candidate.name: done for done in made}
-    if asked.max_latency_ms is not None:
-        for name in _closure(candidate, by_name, "no_faster_than"):
-            figures = attempts[name].figures(board) if name in attempts else None
-            latency = figures.latency_ms(asked.statistic, asked.threads) if figures else None
-            if latency is not None and latency > CLEARLY_SLOWER * asked.max_latency_ms:
-                return (
-                    f"cannot be faster than {name}, whose {asked.statistic} on {board} is {latency:.3g} ms, "
-                    f"over {asked.max_latency_ms:g} ms"
-                )
+    for name in _closure(candidate, by_name, "no_lighter_than"):
+        figures = attempts[name].figures(board) if name in attempts else None
+        if figures is not None and (why := _too_heavy(figures, name, board, asked)):
+            return why
     if asked.max_drop_points is not None:
         for name in _closure(candidate, by_name, "no_more_accurate_than"):
             figures = attempts[name].figures(board) if name in attempts else None
@@ -169,6 +164,22 @@ def _hopeless(
                     f"cannot be more accurate than {name}, which loses {drop:.2f} points, "
                     f"more than {asked.max_drop_points:g}"
                 )
+    return ""
+
+
+def _too_heavy(figures: Figures, name: str, board: str, asked: Constraints) -> str:
+    """Why nothing that is no lighter than these figures can do; sizes do not vary, latencies do."""
+    latency = figures.latency_ms(asked.statistic, asked.threads)
+    bound = asked.max_latency_ms
+    if bound is not None and latency is not None and latency > CLEARLY_SLOWER * bound:
+        return (
+            f"cannot be faster than {name}, whose {asked.statistic} on {board} is {latency:.3g} ms, "
+            f"over {bound:g} ms"
+        )
+    most = asked.max_size_bytes
+    if most is not None and figures.size_bytes is not None and figures.size_bytes > most:
+        size = f"{figures.size_bytes / 1e6:.3g} MB"
+        return f"cannot be smaller than {name}, whose size is {size}, over {most / 1e6:g} MB"
     return ""
 
 

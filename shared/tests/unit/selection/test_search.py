@@ -21,8 +21,8 @@ from boardwright.selection import (
 
 BASELINE = Candidate("baseline", 10, is_baseline=True)
 INT8 = Candidate("int8", 20, no_more_accurate_than=("baseline",))
-MIXED = Candidate("mixed", 30, no_faster_than=("int8",))
-TRAINED = Candidate("trained", 40, no_faster_than=("int8",))
+MIXED = Candidate("mixed", 30, no_lighter_than=("int8",))
+TRAINED = Candidate("trained", 40, no_lighter_than=("int8",))
 PRUNED = Candidate("pruned", 50, no_more_accurate_than=("trained",))
 LADDER = (PRUNED, MIXED, BASELINE, TRAINED, INT8)
 
@@ -97,7 +97,7 @@ def test_several_sets_are_settled_in_one_search():
         bench, "max-drop=3,max-latency-ms=5", "max-drop=1,max-latency-ms=6", "max-drop=4,max-size-mb=2"
     )
     assert [outcome.choice for outcome in found.outcomes] == ["int8", "mixed", "pruned"]
-    assert bench.tried == ["baseline", "int8", "mixed", "trained", "pruned"]
+    assert bench.tried == ["baseline", "int8", "mixed", "pruned"]
 
 
 def test_what_cannot_help_is_left_out_and_says_why():
@@ -117,6 +117,14 @@ def test_what_cannot_help_is_left_out_and_says_why():
     }
     assert bench.tried == ["baseline", "int8", "mixed", "trained"]
     assert told["pruned"] == "cannot be more accurate than trained, which loses 0.20 points, more than 0.1"
+
+
+def test_what_cannot_be_smaller_is_left_out_too():
+    bench = Bench()
+    found = run(bench, "max-drop=4,max-size-mb=2")
+    assert bench.tried == ["baseline", "int8", "pruned"] and found.outcomes[0].choice == "pruned"
+    told = {held.candidate: held.reason for held in found.outcomes[0].judgements}
+    assert told["trained"] == "cannot be smaller than int8, whose size is 2.7 MB, over 2 MB"
 
 
 def test_a_latency_near_the_bound_rules_nothing_out():

@@ -71,7 +71,7 @@ def plan_candidates(
             name,
             order,
             recipe.description,
-            tuple(recipe.rung.no_faster_than),
+            tuple(recipe.rung.no_lighter_than),
             tuple(recipe.rung.no_more_accurate_than),
             f"needs a {' and a '.join(missing)} dataset" if missing else "",
             is_baseline=list(recipe.variants) == [BASELINE],

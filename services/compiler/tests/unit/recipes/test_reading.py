@@ -29,7 +29,7 @@ def test_what_optimize_tries_begins_with_the_baseline_and_names_recipes_before_i
     place = {name: number for number, (_, name) in enumerate(tried)}
     for _, name in tried:
         rung = rungs[name]
-        assert all(place[other] < place[name] for other in rung.no_faster_than + rung.no_more_accurate_than)
+        assert all(place[other] < place[name] for other in rung.no_lighter_than + rung.no_more_accurate_than)
         assert read_shipped(name).passes[-1].name == "evaluate"
 
 

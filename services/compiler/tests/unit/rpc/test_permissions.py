@@ -20,4 +20,4 @@ def test_the_resource_of_each_permission_is_a_field_of_the_request():
 
 
 def test_the_roles_of_datasets_are_those_that_passes_read():
-    assert ROLES == ("calibration", "evaluation")
+    assert ROLES == ("calibration", "evaluation", "training")

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from boardwright.api.jobs.v1 import jobs_pb2 as boardwright_dot_api_dot_jobs_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*boardwright/api/compiler/v1/compiler.proto\x12\x1b\x62oardwright.api.compiler.v1\x1a\"boardwright/api/jobs/v1/jobs.proto\"\x9e\x01\n\x06Recipe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04yaml\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x10\n\x08\x64\x61tasets\x18\x05 \x03(\t\x12\x10\n\x08variants\x18\x06 \x03(\t\x12/\n\x04rung\x18\x07 \x01(\x0b\x32!.boardwright.api.compiler.v1.Rung\"L\n\x04Rung\x12\r\n\x05order\x18\x01 \x01(\x05\x12\x16\n\x0eno_faster_than\x18\x02 \x03(\t\x12\x1d\n\x15no_more_accurate_than\x18\x03 \x03(\t\"\xca\x02\n\x17\x43reateCompileJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x15\n\x0brecipe_name\x18\x03 \x01(\tH\x00\x12\x15\n\x0brecipe_yaml\x18\x04 \x01(\tH\x00\x12T\n\x08\x64\x61tasets\x18\x05 \x03(\x0b\x32\x42.boardwright.api.compiler.v1.CreateCompileJobRequest.DatasetsEntry\x12\x0e\n\x06\x62oards\x18\x06 \x03(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x12\x14\n\x0cretry_failed\x18\t \x01(\x08\x1a/\n\rDatasetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06recipe\"\x14\n\x12ListRecipesRequest\"K\n\x13ListRecipesResponse\x12\x34\n\x07recipes\x18\x01 \x03(\x0b\x32#.boardwright.api.compiler.v1.Recipe\"%\n\x15ValidateRecipeRequest\x12\x0c\n\x04yaml\x18\x01 \x01(\t\"M\n\x16ValidateRecipeResponse\x12\x33\n\x06recipe\x18\x01 \x01(\x0b\x32#.boardwright.api.compiler.v1.Recipe2\x9a\x07\n\x08\x43ompiler\x12\x66\n\x10\x43reateCompileJob\x12\x34.boardwright.api.compiler.v1.CreateCompileJobRequest\x1a\x1c.boardwright.api.jobs.v1.Job\x12U\n\rGetCompileJob\x12&.boardwright.api.jobs.v1.GetJobRequest\x1a\x1c.boardwright.api.jobs.v1.Job\x12\x66\n\x0fListCompileJobs\x12(.boardwright.api.jobs.v1.ListJobsRequest\x1a).boardwright.api.jobs.v1.ListJobsResponse\x12[\n\x10\x43\x61ncelCompileJob\x12).boardwright.api.jobs.v1.CancelJobRequest\x1a\x1c.boardwright.api.jobs.v1.Job\x12Y\n\x0fRetryCompileJob\x12(.boardwright.api.jobs.v1.RetryJobRequest\x1a\x1c.boardwright.api.jobs.v1.Job\x12[\n\x0fWatchCompileJob\x12(.boardwright.api.jobs.v1.WatchJobRequest\x1a\x1c.boardwright.api.jobs.v1.Job0\x01\x12\x65\n\nGetStepLog\x12*.boardwright.api.jobs.v1.GetStepLogRequest\x1a+.boardwright.api.jobs.v1.GetStepLogResponse\x12p\n\x0bListRecipes\x12/.boardwright.api.compiler.v1.ListRecipesRequest\x1a\x30.boardwright.api.compiler.v1.ListRecipesResponse\x12y\n\x0eValidateRecipe\x12\x32.boardwright.api.compiler.v1.ValidateRecipeRequest\x1a\x33.boardwright.api.compiler.v1.ValidateRecipeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*boardwright/api/compiler/v1/compiler.proto\x12\x1b\x62oardwright.api.compiler.v1\x1a\"boardwright/api/jobs/v1/jobs.proto\"\x9e\x01\n\x06Recipe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04yaml\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x10\n\x08\x64\x61tasets\x18\x05 \x03(\t\x12\x10\n\x08variants\x18\x06 \x03(\t\x12/\n\x04rung\x18\x07 \x01(\x0b\x32!.boardwright.api.compiler.v1.Rung\"M\n\x04Rung\x12\r\n\x05order\x18\x01 \x01(\x05\x12\x17\n\x0fno_lighter_than\x18\x02 \x03(\t\x12\x1d\n\x15no_more_accurate_than\x18\x03 \x03(\t\"\xca\x02\n\x17\x43reateCompileJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x15\n\x0brecipe_name\x18\x03 \x01(\tH\x00\x12\x15\n\x0brecipe_yaml\x18\x04 \x01(\tH\x00\x12T\n\x08\x64\x61tasets\x18\x05 \x03(\x0b\x32\x42.boardwright.api.compiler.v1.CreateCompileJobRequest.DatasetsEntry\x12\x0e\n\x06\x62oards\x18\x06 \x03(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x12\x14\n\x0cretry_failed\x18\t \x01(\x08\x1a/\n\rDatasetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06recipe\"\x14\n\x12ListRecipesRequest\"K\n\x13ListRecipesResponse\x12\x34\n\x07recipes\x18\x01 \x03(\x0b\x32#.boardwright.api.compiler.v1.Recipe\"%\n\x15ValidateRecipeRequest\x12\x0c\n\x04yaml\x18\x01 \x01(\t\"M\n\x16ValidateRecipeResponse\x12\x33\n\x06recipe\x18\x01 \x01(\x0b\x32#.boardwright.api.compiler.v1.Recipe2\x9a\x07\n\x08\x43ompiler\x12\x66\n\x10\x43reateCompileJob\x12\x34.boardwright.api.compiler.v1.CreateCompileJobRequest\x1a\x1c.boardwright.api.jobs.v1.Job\x12U\n\rGetCompileJob\x12&.boardwright.api.jobs.v1.GetJobRequest\x1a\x1c.boardwright.api.jobs.v1.Job\x12\x66\n\x0fListCompileJobs\x12(.boardwright.api.jobs.v1.ListJobsRequest\x1a).boardwright.api.jobs.v1.ListJobsResponse\x12[\n\x10\x43\x61ncelCompileJob\x12).boardwright.api.jobs.v1.CancelJobRequest\x1a\x1c.boardwright.api.jobs.v1.Job\x12Y\n\x0fRetryCompileJob\x12(.boardwright.api.jobs.v1.RetryJobRequest\x1a\x1c.boardwright.api.jobs.v1.Job\x12[\n\x0fWatchCompileJob\x12(.boardwright.api.jobs.v1.WatchJobRequest\x1a\x1c.boardwright.api.jobs.v1.Job0\x01\x12\x65\n\nGetStepLog\x12*.boardwright.api.jobs.v1.GetStepLogRequest\x1a+.boardwright.api.jobs.v1.GetStepLogResponse\x12p\n\x0bListRecipes\x12/.boardwright.api.compiler.v1.ListRecipesRequest\x1a\x30.boardwright.api.compiler.v1.ListRecipesResponse\x12y\n\x0eValidateRecipe\x12\x32.boardwright.api.compiler.v1.ValidateRecipeRequest\x1a\x33.boardwright.api.compiler.v1.ValidateRecipeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,19 +37,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECIPE']._serialized_start=112
   _globals['_RECIPE']._serialized_end=270
   _globals['_RUNG']._serialized_start=272
-  _globals['_RUNG']._serialized_end=348
-  _globals['_CREATECOMPILEJOBREQUEST']._serialized_start=351
-  _globals['_CREATECOMPILEJOBREQUEST']._serialized_end=681
-  _globals['_CREATECOMPILEJOBREQUEST_DATASETSENTRY']._serialized_start=624
-  _globals['_CREATECOMPILEJOBREQUEST_DATASETSENTRY']._serialized_end=671
-  _globals['_LISTRECIPESREQUEST']._serialized_start=683
-  _globals['_LISTRECIPESREQUEST']._serialized_end=703
-  _globals['_LISTRECIPESRESPONSE']._serialized_start=705
-  _globals['_LISTRECIPESRESPONSE']._serialized_end=780
-  _globals['_VALIDATERECIPEREQUEST']._serialized_start=782
-  _globals['_VALIDATERECIPEREQUEST']._serialized_end=819
-  _globals['_VALIDATERECIPERESPONSE']._serialized_start=821
-  _globals['_VALIDATERECIPERESPONSE']._serialized_end=898
-  _globals['_COMPILER']._serialized_start=901
-  _globals['_COMPILER']._serialized_end=1823
+  _globals['_RUNG']._serialized_end=349
+  _globals['_CREATECOMPILEJOBREQUEST']._serialized_start=352
+  _globals['_CREATECOMPILEJOBREQUEST']._serialized_end=682
+  _globals['_CREATECOMPILEJOBREQUEST_DATASETSENTRY']._serialized_start=625
+  _globals['_CREATECOMPILEJOBREQUEST_DATASETSENTRY']._serialized_end=672
+  _globals['_LISTRECIPESREQUEST']._serialized_start=684
+  _globals['_LISTRECIPESREQUEST']._serialized_end=704
+  _globals['_LISTRECIPESRESPONSE']._serialized_start=706
+  _globals['_LISTRECIPESRESPONSE']._serialized_end=781
+  _globals['_VALIDATERECIPEREQUEST']._serialized_start=783
+  _globals['_VALIDATERECIPEREQUEST']._serialized_end=820
+  _globals['_VALIDATERECIPERESPONSE']._serialized_start=822
+  _globals['_VALIDATERECIPERESPONSE']._serialized_end=899
+  _globals['_COMPILER']._serialized_start=902
+  _globals['_COMPILER']._serialized_end=1824
 # @@protoc_insertion_point(module_scope)

@@ -79,14 +79,14 @@ class Rung(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
-    NO_FASTER_THAN_FIELD_NUMBER: _builtins.int
+    NO_LIGHTER_THAN_FIELD_NUMBER: _builtins.int
     NO_MORE_ACCURATE_THAN_FIELD_NUMBER: _builtins.int
     order: _builtins.int
     """Recipes are tried from the lowest to the highest: cheap ones first."""
     @_builtins.property
-    def no_faster_than(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of recipes whose last variant is at least as fast as this one's. If one of those is too slow already,
-        this recipe need not be tried.
+    def no_lighter_than(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of recipes whose last variant is at least as fast and as small as this one's. If one of those is too
+        slow or too large already, this recipe need not be tried.
         """
 
     @_builtins.property
@@ -97,12 +97,12 @@ class Rung(_message.Message):
         self,
         *,
         order: _builtins.int = ...,
-        no_faster_than: _abc.Iterable[_builtins.str] | None = ...,
+        no_lighter_than: _abc.Iterable[_builtins.str] | None = ...,
         no_more_accurate_than: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_faster_than", b"no_faster_than", "no_more_accurate_than", b"no_more_accurate_than", "order", b"order"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_lighter_than", b"no_lighter_than", "no_more_accurate_than", b"no_more_accurate_than", "order", b"order"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

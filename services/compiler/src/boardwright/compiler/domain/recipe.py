@@ -46,12 +46,12 @@ class Pass:
 class Rung:
     """A recipe's place among those that ``optimize`` tries, from the lowest ``order`` to the highest.
 
-    The others are names of recipes: those whose last Variant is at least as fast, or as accurate, as this
-    one's. When one of them is too slow, or too inaccurate, this recipe need not be tried.
+    The others are names of recipes: those whose last Variant is at least as light (fast and small), or as
+    accurate, as this one's. When one of them is too heavy, or too inaccurate, this recipe need not be tried.
     """
 
     order: int
-    no_faster_than: tuple[str, ...] = ()
+    no_lighter_than: tuple[str, ...] = ()
     no_more_accurate_than: tuple[str, ...] = ()
 
 

@@ -106,7 +106,7 @@ def spell_out(recipe: Recipe) -> str:
     if recipe.rung is not None:
         rung = {
             "order": recipe.rung.order,
-            "no_faster_than": list(recipe.rung.no_faster_than),
+            "no_lighter_than": list(recipe.rung.no_lighter_than),
             "no_more_accurate_than": list(recipe.rung.no_more_accurate_than),
         }
         document["optimize"] = {name: value for name, value in rung.items() if value}
@@ -118,7 +118,7 @@ def spell_out(recipe: Recipe) -> str:
 def _rung(written: Mapping[str, Any]) -> Rung:
     return Rung(
         int(written["order"]),
-        tuple(written.get("no_faster_than", ())),
+        tuple(written.get("no_lighter_than", ())),
         tuple(written.get("no_more_accurate_than", ())),
     )
 

@@ -122,7 +122,7 @@ def to_recipe(recipe: Recipe, name: str) -> pb.Recipe:
         variants=recipe.variants,
         rung=pb.Rung(
             order=rung.order,
-            no_faster_than=rung.no_faster_than,
+            no_lighter_than=rung.no_lighter_than,
             no_more_accurate_than=rung.no_more_accurate_than,
         )
         if rung is not None
