@@ -85,7 +85,10 @@ def test_every_table_of_the_comparisons_is_there(gathered: ReportData) -> None:
         "Ablation", "Costliest layers", *titles[11:],
     ]  # fmt: skip
     absent = dict(report.absent)
-    assert set(absent) == {"pruning ratio and accuracy"} and "prune" in absent["pruning ratio and accuracy"]
+    assert (
+        set(absent) == {"pruning ratio and accuracy"}
+        and "pruning-ratios" in absent["pruning ratio and accuracy"]
+    )
     plots = {plot.name for held in report.sections for plot in held.plots}
     assert plots == {
         "pareto", "calibration-size", "sensitivity", "activation-ranges", "ablation", "costly-layers",
@@ -189,3 +192,29 @@ def test_latencies_are_found_by_threads(threads: int) -> None:
     cost = Cost("x", latencies_ms={threads: {"p50_ms": 2.0}})
     assert cost.figure("p50_ms", threads) == 2.0
     assert cost.figure("p50_ms", 1 - threads) is None
+
+
+def test_pruned_variants_are_told_with_what_was_done_after(gathered: ReportData) -> None:
+    base = gathered.baseline
+    assert base is not None
+
+    def made(name: str, kind: str, source: str, accuracy: float, macs: float = 0.0) -> MadeVariant:
+        values = {"removed": {"macs": macs, "parameters": macs / 2}} if macs else {}
+        return MadeVariant(
+            name, name, kind, source=source, size_bytes=base.size_bytes // 2, values=values,
+            accuracy={"top1": accuracy},
+        )  # fmt: skip
+
+    variants = (
+        base,
+        made("p30", "compile/prune", base.digest, 0.9, 0.3),
+        made("p10", "compile/prune", base.digest, 0.98, 0.1),
+        made("tuned", "compile/fine-tune", "p30", 0.99),
+        made("small", "compile/quantize", "tuned", 0.985),
+    )
+    found = section(compose(replace(gathered, variants=variants)), "Pruning ratio and accuracy")
+    rows = cells(found)
+    assert next(iter(rows)) == "p10"
+    assert (rows["p30"]["MACs removed"], rows["p30"]["parameters removed"]) == ("30 %", "15 %")
+    assert rows["small"]["then"] == "fine-tune, INT8 static" and rows["small"]["change"] == "−1.50"
+    assert [plot.name for plot in found.plots] == ["pruning-ratio"]

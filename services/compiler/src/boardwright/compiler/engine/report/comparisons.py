@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from boardwright.compiler.engine.report import plots
 from boardwright.compiler.engine.report.content import Section, Table
@@ -193,28 +193,59 @@ def calibration_sizes(data: ReportData) -> Section | None:
 
 
 def pruning_ratios(data: ReportData) -> Section | None:
-    """How much was taken out, and what it cost."""
-    pruned = sorted(
-        (variant for variant in data.variants if variant.kind == PRUNE), key=lambda held: -held.size_bytes
-    )
+    """How much was taken out, what was done then, and what it cost."""
+    pruned = [
+        (removed, variant, then)
+        for variant in data.variants
+        if (found := _pruned_by(data, variant)) is not None
+        for removed, then in [found]
+    ]
     if not pruned or data.baseline is None:
         return None
     rows = [
         (
             variant.name,
-            _ratio(variant),
-            size(variant.size_bytes),
+            then,
+            _part(removed.get("macs")),
+            _part(removed.get("parameters")),
             share(variant.size_bytes, data.baseline.size_bytes),
             percent(data.accuracy(variant)),
             points(data.lost(variant)),
             times(_speed(data, variant)),
         )
-        for variant in [data.baseline, *pruned]
+        for removed, variant, then in sorted(pruned, key=lambda held: held[0].get("macs", 0.0))
     ]
     columns = (
-        "variant", ">ratio", ">size", ">of baseline", f">{metric_name(data)} %", ">change", ">speed",
+        "variant", "then", ">MACs removed", ">parameters removed", ">size of baseline",
+        f">{metric_name(data)} %", ">change", ">speed",
     )  # fmt: skip
-    return Section("Pruning ratio and accuracy", [_where(data)], [Table(columns, rows)])
+    curve = plots.pruning_curve(
+        data, [(100 * removed.get("macs", 0.0), variant) for removed, variant, then in pruned if not then]
+    )
+    return Section(
+        "Pruning ratio and accuracy", [_where(data)], [Table(columns, rows)], [curve] if curve else []
+    )
+
+
+def _pruned_by(data: ReportData, variant: MadeVariant) -> tuple[Mapping[str, float], str] | None:
+    """What pruning removed on the way from the baseline, and the passes after it; None without pruning."""
+    by_digest = {held.digest: held for held in data.variants}
+    after: list[str] = []
+    held: MadeVariant | None = variant
+    for _ in range(len(data.variants)):
+        if held is None:
+            return None
+        if held.kind == PRUNE:
+            removed = held.values.get("removed")
+            kept = {k: float(v) for k, v in removed.items()} if isinstance(removed, Mapping) else {}
+            return kept, ", ".join(reversed(after))
+        after.append(precision(held))
+        held = by_digest.get(held.source)
+    return None
+
+
+def _part(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.0f} %"
 
 
 def deployment(data: ReportData) -> Section | None:
@@ -295,17 +326,6 @@ def _agreement(variant: MadeVariant) -> float | None:
 def _decibels(variant: MadeVariant) -> str:
     value = variant.parity.get("sqnr_db")
     return NONE if value is None else f"{value:.1f}"
-
-
-def _ratio(variant: MadeVariant) -> str:
-    value = variant.parameters.get("ratio")
-    return (
-        f"{100 * value:.0f} %"
-        if isinstance(value, int | float)
-        else "0 %"
-        if variant.kind == IMPORT
-        else NONE
-    )
 
 
 def _where(data: ReportData) -> str:

@@ -16,7 +16,11 @@ _SECTIONS: tuple[tuple[str, Callable[[ReportData], Section | None], str], ...] =
     ("dynamic and static quantization", comparisons.dynamic_and_static, _FULL),
     ("per tensor and per channel", comparisons.granularity, _FULL),
     ("calibration size", comparisons.calibration_sizes, _FULL),
-    ("pruning ratio and accuracy", comparisons.pruning_ratios, _RECIPE_WITH.replace("{name}", "prune")),
+    (
+        "pruning ratio and accuracy",
+        comparisons.pruning_ratios,
+        _FULL.replace("--full", "--full --recipe pruning-ratios"),
+    ),
     ("deployment", comparisons.deployment, "boardwright build {version}/VARIANT, then boardwright measure"),
     ("sensitivity of layers", findings.sensitivity, _RECIPE_WITH.replace("{name}", "protect")),
     ("activation ranges", findings.activation_ranges, "boardwright compile {version} --calibration DATASET"),

@@ -110,9 +110,28 @@ def ranges(name: str, title: str, entries: Sequence[tuple[str, float, float]]) -
         return Plot(name, f"{title}: smallest to largest value", _svg(figure))
 
 
-def calibration_curve(data: ReportData, series: Sequence[tuple[int, MadeVariant]]) -> Plot | None:
+def calibration_curve(data: ReportData, series: Sequence[tuple[float, MadeVariant]]) -> Plot | None:
     """Accuracy over the number of calibration samples, with the baseline's as a line."""
-    places = [(count, value) for count, variant in series if (value := data.accuracy(variant)) is not None]
+    return _curve(
+        data, "calibration-size", "Accuracy and calibration size", "calibration samples", series, True
+    )
+
+
+def pruning_curve(data: ReportData, series: Sequence[tuple[float, MadeVariant]]) -> Plot | None:
+    """Accuracy over what pruning removed, with the baseline's as a line."""
+    title, across = "Accuracy and pruning, before any training", "multiplications removed, %"
+    return _curve(data, "pruning-ratio", title, across, series, False)
+
+
+def _curve(
+    data: ReportData,
+    name: str,
+    title: str,
+    across: str,
+    series: Sequence[tuple[float, MadeVariant]],
+    logarithmic: bool,
+) -> Plot | None:
+    places = sorted((x, value) for x, variant in series if (value := data.accuracy(variant)) is not None)
     if len(places) < 2:
         return None
     with _figure(3.2) as (figure, axes):
@@ -121,16 +140,17 @@ def calibration_curve(data: ReportData, series: Sequence[tuple[int, MadeVariant]
         if base is not None:
             axes.axhline(base, color=_INK, linewidth=1, linestyle="--")
             axes.annotate("baseline", (places[0][0], base), xytext=(0, 4), textcoords="offset points")
-        axes.set_xscale("log")
-        axes.set_xticks([x for x, _ in places], [str(x) for x, _ in places])
+        if logarithmic:
+            axes.set_xscale("log")
+        axes.set_xticks([x for x, _ in places], [f"{x:.3g}" if x < 1000 else f"{x:.0f}" for x, _ in places])
         axes.minorticks_off()
         axes.margins(x=0.08)
         _accuracy_limits(axes, [y for _, y in places] + ([base] if base is not None else []))
         axes.grid(True)
-        axes.set_xlabel("calibration samples")
+        axes.set_xlabel(across)
         axes.set_ylabel(f"{metric_name(data)}, %")
-        axes.set_title("Accuracy and calibration size")
-        return Plot("calibration-size", "Accuracy over the number of calibration samples", _svg(figure))
+        axes.set_title(title)
+        return Plot(name, f"{title}: {metric_name(data)} over {across}", _svg(figure))
 
 
 def _latency(data: ReportData, variant: MadeVariant) -> float | None:

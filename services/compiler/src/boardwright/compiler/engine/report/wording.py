@@ -81,5 +81,5 @@ def precision(variant: MadeVariant) -> str:
     if variant.kind == IMPORT:
         return "FP32"
     if variant.kind == PRUNE:
-        return "FP32, pruned"
+        return "pruned"
     return variant.kind.removeprefix("compile/")
