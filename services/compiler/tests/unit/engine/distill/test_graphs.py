@@ -53,6 +53,13 @@ def test_a_teacher_of_another_size_makes_a_student_of_few_labels_better(student,
     assert list(done.record.terms) == ["soft-labels"]
 
 
+def test_a_student_that_is_its_own_teacher_is_left_as_it_is(student, digits):
+    done = learn(student, student, digits(0, 8, labels=False), teacher_spec=DIGITS)
+    assert (done.record.stopped, done.record.steps) == ("nothing-to-learn", 0)
+    assert any("already answers as its teacher" in note for note in done.notes)
+    assert top1(done.model, digits(1000, 1100)) == top1(student, digits(1000, 1100))
+
+
 def test_class_labels_are_learnt_beside_the_teacher(student, teacher, digits):
     done = learn(student, teacher, digits(0, 64), training=replace(QUICK, epochs=1))
     assert set(done.record.terms) == {"soft-labels", "labels"}

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from boardwright.model import InputSpec, OutputSpec
 
 
+_SAME = 1e-5
+
+
 @dataclass(frozen=True, slots=True)
 class Distilled:
     """The student after it learnt. ``objective`` is what was chosen, ``matching`` says how answers were
@@ -56,7 +59,7 @@ class Distilled:
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing, as sentences."""
         told = tuple(self.record.notes)
-        if self.after < self.before or self.before == 0:
+        if self.after < self.before or not self.record.steps:
             return told
         return (
             *told,
@@ -121,15 +124,18 @@ def distill_graph(
 
     features = FeatureMatching(pairs, options) if pairs else None
     before = judge(network, batches, Distillation(ask, answer_terms))
-    record = train(
-        network,
-        batches,
-        Distillation(ask, answer_terms, features),
-        training,
-        on_step,
-        groups=_groups(network, features),
-        memory_bytes=memory_bytes,
-    )
+    if before < _SAME and not labelled:
+        record = _nothing_to_learn(training)
+    else:
+        record = train(
+            network,
+            batches,
+            Distillation(ask, answer_terms, features),
+            training,
+            on_step,
+            groups=_groups(network, features),
+            memory_bytes=memory_bytes,
+        )
     after = judge(network, batches, Distillation(ask, answer_terms))
     return Distilled(
         model=to_onnx(network),
@@ -141,6 +147,14 @@ def distill_graph(
         labelled=labelled,
         pairs=tuple((pair.student.name, pair.teacher.name) for pair in pairs),
     )
+
+
+def _nothing_to_learn(options: TrainOptions) -> TrainRecord:
+    note = (
+        "The student already answers as its teacher does, and there are no labels: it was left as it is. "
+        "Name a better teacher."
+    )
+    return TrainRecord(options, 0, stopped="nothing-to-learn", notes=[note])
 
 
 def _chosen(objective: str, spec: OutputSpec) -> str:
