@@ -21,7 +21,7 @@ PACKAGES := content database device jobs model rpc samples selection telemetry t
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test lint format types contracts proto proto-check check bench bench-registry bench-transfer \
-        bench-idle docs reference clean
+        bench-idle bench-optimize docs reference clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -108,6 +108,9 @@ bench-registry: $(VENV)/.installed-test ## Registry requests per second and CPU;
 
 bench-transfer: $(VENV)/.installed-test ## Push and pull of 200 MB beside plain clients
 	$(BIN)/python bench/transfer.py
+
+bench-optimize: $(VENV)/.installed-test ## The selector on MobileNetV1, first and again; needs ../shared/data
+	$(BIN)/python bench/optimize.py
 
 bench-idle: $(VENV)/.installed ## Start time and memory of all services, idle
 	$(BIN)/python bench/idle.py
