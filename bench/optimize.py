@@ -2,7 +2,7 @@
 `python bench/optimize.py [--data FOLDER] [--images N] [--constraints TEXT …] [--json FILE]`.
 
 Starts the embedded stack on an empty folder, pushes the model, seals calibration and evaluation images, and
-times two searches. Wall seconds depend on what else runs; CPU seconds are those of all processes of the stack,
+times two searches. Wall seconds depend on what else runs; CPU seconds are those of all the stack's processes,
 steps included. FOLDER holds the models and images that the tests marked `data` use (default: ../shared/data).
 """
 

@@ -137,6 +137,54 @@ def test_another_step_or_retry_runs(key: str, retry: bool) -> None:
     assert client.compiled[-1] is False
 
 
+def test_when_the_time_is_up_nothing_new_begins() -> None:
+    client = _Client("k2")
+    board = builder_pb2.Board(name="boards/pi")
+    search = Optimizer(
+        client,  # type: ignore[arg-type]
+        pb.ModelVersion(name=VERSION),
+        [board],
+        {},
+        time_limit_seconds=-1,
+    )
+    found = search.run(PLANS, [Constraints(max_drop_points=1)])
+    assert found.attempts[0].skipped.endswith("minutes are used up")
+    assert client.compiled == []
+
+
+class _Slow(_Client):
+    """Runs a job that tells of progress again and again."""
+
+    def __init__(self) -> None:
+        super().__init__("k2")
+        self.cancelled: list[tuple[str, str]] = []
+
+    def compile(self, version: str, recipe: str, **options: Any) -> jobs_pb2.Job:
+        return jobs_pb2.Job(name="projects/p/compileJobs/1")
+
+    def wait(self, job: str, *, progress: Any, on_change: Any) -> jobs_pb2.Job:
+        while True:
+            on_change(jobs_pb2.Job(name=job, state=jobs_pb2.Job.STATE_RUNNING))
+
+    def cancel(self, job: str, reason: str) -> None:
+        self.cancelled.append((job, reason))
+
+
+def test_a_candidate_that_takes_too_long_is_cancelled() -> None:
+    client = _Slow()
+    board = builder_pb2.Board(name="boards/pi")
+    search = Optimizer(
+        client,  # type: ignore[arg-type]
+        pb.ModelVersion(name=VERSION),
+        [board],
+        {},
+        time_limit_seconds=0.05,
+    )
+    found = search.run(PLANS, [Constraints(max_drop_points=1)])
+    assert found.attempts[0].skipped.startswith("stopped after")
+    assert client.cancelled and client.cancelled[0][1].startswith("optimize was given")
+
+
 class _Stub:
     def __init__(self, job: jobs_pb2.Job) -> None:
         self.compiler = self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -297,6 +298,7 @@ class Client:
         exhaustive: bool = False,
         retry: bool = False,
         runs: int = 0,
+        time_limit_seconds: float = math.inf,
         progress: Progress = silent,
         on_attempt: Callable[[Attempt], None] = lambda _: None,
     ) -> Selection:
@@ -314,6 +316,7 @@ class Client:
             exhaustive: try every recipe and choose the fastest that satisfies, not the cheapest to make.
             retry: run again what is known to fail.
             runs: of a measurement; 0 for the service's default.
+            time_limit_seconds: no candidate goes on beyond it; what has finished stays in the caches.
             on_attempt: called with what came of each recipe, as soon as it is known.
 
         Raises:
@@ -335,7 +338,14 @@ class Client:
         found = {board.name: board for board in map(self.boards.get, boards)}
         plans = plan_candidates(self.recipes.list(), own_recipes(self, recipes), roles)
         optimizer = Optimizer(
-            self, subject, list(found.values()), roles, runs=runs, retry=retry, progress=progress
+            self,
+            subject,
+            list(found.values()),
+            roles,
+            runs=runs,
+            retry=retry,
+            time_limit_seconds=time_limit_seconds,
+            progress=progress,
         )
         return optimizer.run(plans, asked, exhaustive=exhaustive, on_attempt=on_attempt)
 

@@ -9,6 +9,8 @@ deterministically, and a step that crashed or ran out of time is found among the
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from boardwright.api.jobs.v1 import jobs_pb2
 from boardwright.api.registry.v1 import registry_pb2 as pb
 from boardwright.client.board_figures import BoardFigures
 from boardwright.client.catalogue import read_recipe
-from boardwright.client.jobs import JobFailed
+from boardwright.client.jobs import ENDED, JobFailed
 from boardwright.client.progress import Progress, silent
 from boardwright.rpc.errors import BoardwrightError, InvalidArgument
 from boardwright.selection import Attempt, Candidate, Constraints, Failure, Figures, Selection, search
@@ -84,6 +86,10 @@ def _id(recipe: compiler_pb2.Recipe) -> str:
     return recipe.name.removeprefix("recipes/")
 
 
+class _TimeIsUp(Exception):
+    """Leaves the wait for a job; raised and caught here alone."""
+
+
 class Optimizer:
     """One search on one version; see `Client.optimize`, which makes it."""
 
@@ -96,9 +102,12 @@ class Optimizer:
         *,
         runs: int = 0,
         retry: bool = False,
+        time_limit_seconds: float = math.inf,
         progress: Progress = silent,
     ) -> None:
         self._client = client
+        self._deadline = time.monotonic() + time_limit_seconds
+        self._limit = time_limit_seconds
         self._version = version
         self._boards = {board.name.removeprefix("boards/"): board for board in boards}
         self._datasets = dict(datasets)
@@ -134,6 +143,8 @@ class Optimizer:
         Raises:
             JobFailed: for the baseline; of other candidates a failure is a result.
         """
+        if time.monotonic() > self._deadline and not candidate.is_baseline:
+            return Attempt(candidate, skipped=f"the {self._minutes} are used up")
         plan = self._plans[candidate.name]
         progress = self._told(candidate)
         known = None if self._retry else self._known_failure(plan)
@@ -147,7 +158,13 @@ class Optimizer:
             retry_failed=self._retry,
         )
         try:
-            job = self._client.jobs.wait(job.name, progress=progress)
+            job = self._client.jobs.wait(
+                job.name, progress=progress, on_change=None if candidate.is_baseline else self._check_time
+            )
+        except _TimeIsUp:
+            self._client.jobs.cancel(job.name, f"optimize was given {self._minutes}")
+            told = f"stopped after {self._minutes}; what it has finished is found again next time"
+            return Attempt(candidate, skipped=told, job=job.name)
         except JobFailed as error:
             if candidate.is_baseline or error.job.state == jobs_pb2.Job.STATE_CANCELLED:
                 raise
@@ -220,6 +237,14 @@ class Optimizer:
             if failed.cache_key and same is not None and not same.cached:
                 return Failure(failed.step, failed.failure.reason, failed.failure.message, known=True)
         return None
+
+    @property
+    def _minutes(self) -> str:
+        return f"{self._limit / 60:g} minutes"
+
+    def _check_time(self, job: jobs_pb2.Job) -> None:
+        if time.monotonic() > self._deadline and job.state not in ENDED:
+            raise _TimeIsUp
 
     def _title(self, plan: Plan) -> str:
         _, _, model, _, number = self._version.name.split("/")[1:6]

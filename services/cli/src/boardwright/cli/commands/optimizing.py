@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,6 +64,9 @@ def optimize(
         bool, typer.Option(help="Try all, and choose the fastest that satisfies, not the cheapest to make.")
     ] = False,
     retry: Annotated[bool, typer.Option(help="Run again what is known to fail.")] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Stop trying after so long; what has finished is kept.", min=0)
+    ] = None,
     runs: Annotated[int, typer.Option(help="Runs of a measurement; 0 for the service's default.")] = 0,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -99,6 +103,7 @@ def optimize(
             exhaustive=exhaustive,
             retry=retry,
             runs=runs,
+            time_limit_seconds=math.inf if max_minutes is None else 60 * max_minutes,
             progress=bars,
             on_attempt=lambda attempt: bars.note(attempt_line(attempt)),
         )
