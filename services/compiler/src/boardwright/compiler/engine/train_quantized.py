@@ -88,10 +88,10 @@ def train_quantized(
 ) -> QuantizedTraining:
     """Train ``model`` (float32) for ``scheme`` and return it quantized.
 
-    ``record`` and ``exclusions`` are taken where an earlier pass found them; else ``feeds`` are observed and
-    the graph protected, as ``quantize`` does, but for layers whose channels are too unlike for one scale:
-    training heals these. ``recovered`` is what ``recover`` made of ``model``: its weights and ranges are begun
-    with. The teacher is always ``model``. ``ranges`` is ``learned`` or ``moving-average``. The learning rate
+    ``record`` and ``exclusions`` are taken where an earlier pass found them; else ``feeds`` are observed
+    and the graph protected, as ``quantize`` does, but for layers whose channels are too unlike for one
+    scale: training heals these. ``recovered`` is what ``recover`` made of ``model``: its weights and ranges
+    are begun with. The teacher is always ``model``. ``ranges`` is ``learned`` or ``moving-average``. The rate
     is relative to each tensor's size; the logarithms of scales learn at ``scale_rate`` times it.
 
     Raises:

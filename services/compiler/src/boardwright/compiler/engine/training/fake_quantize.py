@@ -64,10 +64,10 @@ class FakeQuantizeActivation(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         self.place, self._symmetric = place, symmetric
         self.zero_point = place.zero_point
-        self._learned = ranges == "learned"
+        self._learned = ranges == "learned" or place.fixed
         self._start = place.scale
         if self._learned:
-            self.log_factor = torch.nn.Parameter(torch.zeros(()))
+            self.log_factor = torch.nn.Parameter(torch.zeros(()), requires_grad=not place.fixed)
         else:
             low = (place.low - place.zero_point) * place.scale
             high = (place.high - place.zero_point) * place.scale
@@ -115,7 +115,8 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
     """Rounds a weight as the quantizer will, as a torch parametrization.
 
     The quantizer takes the scale from the largest weight. To learn the scale means to learn where to cut
-    weights off: ``clip`` leaves out outliers that cost all others their precision.
+    weights off: outliers are left out that cost all others their precision. ``scale`` is that of the latest
+    forward pass.
     """
 
     def __init__(self, weight: Tensor, axis: int | None, scheme: QuantizationScheme, learned: bool) -> None:
@@ -124,6 +125,7 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
         self._low, self._high = weight_bounds(scheme)
         self._symmetric = scheme.weight_symmetric
         self._learned = learned and self._symmetric
+        self.scale = torch.ones(())
         largest = self._most(weight.detach().abs())
         self.register_buffer("_start", largest.clamp(min=1e-12))
         if self._learned:
@@ -137,11 +139,13 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
                 limit = torch.minimum(limit, self._start * self.log_factor.exp())
             scale = 2 * limit / (self._high - self._low)
             zero = round((self._high + self._low) / 2 + 0.25) if self._low >= 0 else 0
+            self.scale = scale.detach()
             rounded: Tensor = _Round.apply(weight, scale, self._low - zero, self._high - zero)
             return rounded
         high = self._most(weight.detach()).clamp(min=0)
         low = -self._most(-weight.detach()).clamp(min=0)
         scale = ((high - low) / (self._high - self._low)).clamp(min=1e-12)
+        self.scale = scale
         zero_point = (self._low - low / scale).round()
         level = (weight / scale).round() + zero_point
         kept = (level.clamp(self._low, self._high) - zero_point) * scale
@@ -156,6 +160,23 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
 
     def _most(self, value: Tensor) -> Tensor:
         return value.max() if self._others is None else value.amax(self._others, keepdim=True)
+
+
+class FakeQuantizeBias(torch.nn.Module):  # type: ignore[misc]
+    """Rounds a bias to multiples of its layer's input scale times weight scale, as 32-bit integers are.
+
+    Where weights have one scale for unlike channels, these multiples are coarse enough to matter.
+    """
+
+    def __init__(self, given: FakeQuantizeActivation, weight: FakeQuantizeWeight) -> None:
+        super().__init__()
+        self._scales = (given, weight)  # in a tuple, so that they are no submodules of this one
+
+    def forward(self, bias: Tensor) -> Tensor:
+        """Return ``bias`` rounded; a layer reads its weight first."""
+        given, weight = self._scales
+        scale = given.scale.detach() * weight.scale.reshape(-1)
+        return bias + ((bias / scale).round() * scale - bias).detach()
 
 
 def weight_bounds(scheme: QuantizationScheme) -> tuple[int, int]:
@@ -176,6 +197,7 @@ class RoundedNetwork:
         self._network = network
         self.activations = torch.nn.ModuleList()
         self._weights: list[tuple[Layer, str, FakeQuantizeWeight]] = []
+        self._biases: list[Layer] = []
         for place in places.activations:
             fake = FakeQuantizeActivation(place, ranges, scheme.activation_symmetric)
             self.activations.append(fake)
@@ -183,6 +205,16 @@ class RoundedNetwork:
         network.add_module("activation_rounding", self.activations)
         for weight in places.weights:
             self._attach(weight, scheme, ranges == "learned")
+        self._round_biases(places)
+
+    def _round_biases(self, places: QuantizationPlaces) -> None:
+        given = {tensor: fake for fake in self.activations for tensor in fake.place.tensors}
+        for layer, own, fake in self._weights[:]:
+            name = next((name for name, role in layer.owned.items() if role == "bias"), "")
+            if own == "weight" and name in places.biases and layer.inputs[0] in given:
+                bias = FakeQuantizeBias(given[layer.inputs[0]], fake)
+                torch.nn.utils.parametrize.register_parametrization(layer.module, "bias", bias)
+                self._biases.append(layer)
 
     def _attach(self, place: WeightPlace, scheme: QuantizationScheme, learned: bool) -> None:
         layers = [layer for layer in self._network.layers_by_node.values() if place.tensor in layer.owned]
@@ -220,6 +252,8 @@ class RoundedNetwork:
 
     def finish(self, record: CalibrationRecord, samples: int) -> CalibrationRecord:
         """Take the rounding off the network, whose weights stay float; return ``record`` with its ranges."""
+        for layer in self._biases:
+            torch.nn.utils.parametrize.remove_parametrizations(layer.module, "bias", leave_parametrized=False)
         for layer, own, fake in self._weights:
             original = layer.module.parametrizations[own].original
             with torch.no_grad():

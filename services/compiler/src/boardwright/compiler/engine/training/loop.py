@@ -21,7 +21,7 @@ from boardwright.compiler.engine.training.resuming import TrainState, load_state
 
 OnStep = Callable[[int, int, float], None]
 _WATCHED = 10
-"""Steps whose losses are averaged before they are compared with the first."""
+"""Steps whose losses are averaged before they are compared with the least of the first ones."""
 
 _JUDGED_BATCHES = 8
 
@@ -292,7 +292,7 @@ class _Watch:
         if len(self._first) < _WATCHED:
             self._first.append(loss)
         self._recent = [*self._recent[1 - _WATCHED :], loss]
-        first = max(sum(self._first) / len(self._first), 0.05)  # self-distillation begins near 0 and may rise
+        first = max(min(self._first), 0.05)  # self-distillation begins near 0 and may rise
         recent = sum(self._recent) / len(self._recent)
         if len(self._recent) == _WATCHED and recent > self._factor * first:
             raise _diverged(f"the loss grew from {first:.4g} to {recent:.4g}", step, rate)

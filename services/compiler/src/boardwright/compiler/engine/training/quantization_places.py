@@ -6,12 +6,13 @@ fused activations, biases and outputs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from boardwright.compiler.engine.errors import QuantizationFailed
 
@@ -26,12 +27,17 @@ _KEPT_ON_GRID = frozenset(
 )  # fmt: skip
 """Operators whose outputs lie on their input's grid: rounding again under the same scale does nothing."""
 
+_CLIPPING = frozenset({"Relu", "Clip"})
+_OF_FIXED_RANGE = frozenset({"Softmax"})
+"""Operators whose outputs the quantizer takes to be between 0 and 1, whatever was observed."""
+
 
 @dataclass(frozen=True, slots=True)
 class ActivationPlace:
     """Activations that share one scale. ``tensors`` are all, ``rounded`` those that must be rounded anew.
 
-    A real value r is stored as round(r / scale) + zero_point, kept within ``low`` and ``high``.
+    A real value r is stored as round(r / scale) + zero_point, kept within ``low`` and ``high``. The scale of
+    a ``fixed`` place does not follow from a range.
     """
 
     tensors: tuple[str, ...]
@@ -40,6 +46,7 @@ class ActivationPlace:
     zero_point: int
     low: int
     high: int
+    fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +59,11 @@ class WeightPlace:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationPlaces:
-    """All that a quantized graph rounds, but for biases, whose 32 bits lose nothing that matters."""
+    """All that a quantized graph rounds. ``biases`` are names of biases that become 32-bit integers."""
 
     activations: tuple[ActivationPlace, ...]
     weights: tuple[WeightPlace, ...]
+    biases: frozenset[str]
 
 
 def find_places(quantized: onnx.ModelProto, prepared: onnx.ModelProto) -> QuantizationPlaces:
@@ -73,7 +81,8 @@ def find_places(quantized: onnx.ModelProto, prepared: onnx.ModelProto) -> Quanti
         node.input[0]: node.output[0] for node in quantized.graph.node if node.op_type == "DequantizeLinear"
     }
     groups: dict[tuple[str, str], list[str]] = {}
-    weights = []
+    weights: list[WeightPlace] = []
+    biases: set[str] = set()
     for node in quantized.graph.node:
         if node.op_type == "QuantizeLinear":
             name = node.input[0] if node.input[0] in known else dequantized.get(node.output[0], "")
@@ -85,11 +94,26 @@ def find_places(quantized: onnx.ModelProto, prepared: onnx.ModelProto) -> Quanti
         elif node.op_type == "DequantizeLinear" and node.input[0] in stored:
             tensor = stored[node.input[0]]
             name = node.input[0].removesuffix("_quantized")
-            if numpy_helper.to_array(tensor).dtype.itemsize == 1 and name in constants:
+            if tensor.data_type == TensorProto.INT32:
+                biases.add(name)
+            elif name in constants:
                 per_channel = numpy_helper.to_array(stored[node.input[1]]).ndim > 0
                 weights.append(WeightPlace(name, _axis(node) if per_channel else None))
+    _join_clipped(groups, prepared)
     activations = [_activation(key, names, stored, prepared) for key, names in groups.items()]
-    return QuantizationPlaces(tuple(activations), tuple(dict.fromkeys(weights)))
+    return QuantizationPlaces(tuple(activations), tuple(dict.fromkeys(weights)), frozenset(biases))
+
+
+def _join_clipped(groups: dict[tuple[str, str], list[str]], prepared: onnx.ModelProto) -> None:
+    """Give a Relu's or Clip's input the group of its output, in place: it takes one range for both."""
+    readers = Counter(name for node in prepared.graph.node for name in node.input)
+    for node in prepared.graph.node:
+        if node.op_type not in _CLIPPING or readers[node.input[0]] != 1:
+            continue
+        before = next((key for key, names in groups.items() if node.input[0] in names), None)
+        after = next((key for key, names in groups.items() if node.output[0] in names), None)
+        if before is not None and after is not None and before != after:
+            groups[after].extend(groups.pop(before))
 
 
 def _activation(
@@ -109,8 +133,9 @@ def _activation(
         or producers[name].op_type not in _KEPT_ON_GRID
         or producers[name].input[0] not in names
     )
+    fixed = any(name in producers and producers[name].op_type in _OF_FIXED_RANGE for name in names)
     return ActivationPlace(
-        tuple(names), rounded, float(scale), int(zero_point), int(bounds.min), int(bounds.max)
+        tuple(names), rounded, float(scale), int(zero_point), int(bounds.min), int(bounds.max), fixed
     )
 
 

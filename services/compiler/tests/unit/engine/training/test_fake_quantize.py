@@ -1,0 +1,133 @@
+"""Training rounds what the device rounds: a rounded network answers as its quantized graph does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from onnx import numpy_helper
+
+from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.observe import observe
+from boardwright.compiler.engine.quantize import insert_quantization
+from boardwright.compiler.engine.scheme import PROFILES, QuantizationScheme
+from boardwright.compiler.engine.training.fake_quantize import FakeQuantizeWeight, RoundedNetwork
+from boardwright.compiler.engine.training.network import GraphNetwork, to_onnx
+from boardwright.compiler.engine.training.quantization_places import find_places
+
+SCHEMES = {
+    "x86": PROFILES["x86"],
+    "arm": PROFILES["arm"],
+    "tensorrt": PROFILES["tensorrt"],
+    "vx-delegate": PROFILES["vx-delegate"],
+    "symmetric per-tensor": replace(PROFILES["vx-delegate"], activation_symmetric=True),
+    "asymmetric weights": QuantizationScheme(weight_type="uint8", weight_symmetric=False, per_channel=False),
+}
+
+
+@pytest.fixture(scope="session")
+def observed(digits):
+    """The prepared graph, its record, and inputs."""
+    prepared = prepare_graph(digits.model)
+    feeds = list(digits.feeds(60))
+    return prepared, observe(prepared, feeds, threads=1), np.concatenate([feed["input"] for feed in feeds])
+
+
+def rounded(prepared, record, scheme, ranges="learned", excluded=frozenset()):
+    network = GraphNetwork(prepared).eval()
+    quantized = insert_quantization(prepared, record, scheme, set(excluded), spread=False)
+    places = find_places(quantized, prepared)
+    return network, RoundedNetwork(network, places, scheme, ranges), quantized
+
+
+def answers(model, images):
+    session = open_session(model, threads=1)
+    return np.concatenate([session.run(None, {"input": image[None]})[0] for image in images])
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_rounded_network_answers_as_the_quantized_graph(name, observed):
+    prepared, record, images = observed
+    network, _, quantized = rounded(prepared, record, SCHEMES[name])
+    with torch.no_grad():
+        ours = network(torch.from_numpy(images))[0].numpy()
+    theirs, exact = answers(quantized, images), answers(prepared, images)
+    assert np.abs(ours - theirs).mean() < 0.05 * np.abs(exact - theirs).mean()
+
+
+def test_what_is_excluded_is_not_rounded(observed):
+    prepared, record, images = observed
+    excluded = {node.name for node in prepared.graph.node}
+    kept = next(node.name for node in prepared.graph.node if node.op_type == "Gemm")
+    network, _, quantized = rounded(prepared, record, PROFILES["arm"], excluded=excluded - {kept})
+    assert len([layer for layer in network.layers.values() if hasattr(layer, "parametrizations")]) == 1
+    with torch.no_grad():
+        ours = network(torch.from_numpy(images))[0].numpy()
+    np.testing.assert_allclose(ours, answers(quantized, images), atol=0.2)
+
+
+@pytest.mark.parametrize("name", ["arm", "tensorrt", "vx-delegate", "symmetric per-tensor"])
+@pytest.mark.parametrize("ranges", ["learned", "moving-average"])
+def test_trained_scales_are_those_of_the_quantized_graph(name, ranges, observed):
+    """Scales moved by training come out of the quantizer again: nothing is lost between the two."""
+    prepared, record, images = observed
+    scheme = SCHEMES[name]
+    network, rounding, _ = rounded(prepared, record, scheme, ranges)
+    generator = torch.manual_seed(0)
+    with torch.no_grad():
+        for key, parameter in network.named_parameters():
+            if key.endswith("log_factor"):
+                parameter += 0.3 * (torch.rand(parameter.shape, generator=generator) - 0.7)
+    network.train()(torch.from_numpy(images))
+    network.eval()
+    with torch.no_grad():
+        ours = network(torch.from_numpy(images))[0].numpy()
+    trained_record = rounding.finish(record, record.samples)
+    assert trained_record.method == "trained"
+    trained = to_onnx(network)
+    quantized = insert_quantization(trained, trained_record, scheme, set(), spread=False)
+    theirs, exact = answers(quantized, images), answers(trained, images)
+    assert np.abs(ours - theirs).mean() < 0.05 * np.abs(exact - theirs).mean()
+
+
+def test_gradients_reach_weights_scales_and_clips(observed):
+    prepared, record, images = observed
+    network, rounding, _ = rounded(prepared, record, PROFILES["vx-delegate"])
+    network.train()(torch.from_numpy(images))[0].square().mean().backward()
+    trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    scales = [name for name in trained if name.endswith("log_factor")]
+    assert len(scales) == len(rounding.activations) + 6
+    assert all(value.grad is not None for value in trained.values())
+    assert sum(bool(trained[name].grad.abs().max() > 0) for name in scales) >= len(scales) - 1
+    rates = [group["rate_factor"] for group in rounding.groups(1.0)]
+    assert max(rates) > 10 * min(rates)  # as unlike as the layers' weights
+
+
+def test_learnt_clips_leave_outliers_out():
+    weight = torch.tensor([[0.1, -0.2, 0.15, 8.0]])
+    fake = FakeQuantizeWeight(weight, None, PROFILES["vx-delegate"], learned=True).requires_grad_(False)
+    assert float((fake(weight) - weight)[0, :3].abs().max()) > 0.02
+    fake.log_factor.fill_(float(np.log(0.2 / 8.0)))
+    assert float((fake(weight) - weight)[0, :3].abs().max()) < 0.001
+    assert float(fake(weight)[0, 3]) == pytest.approx(0.2)
+    assert float(fake.clipped(weight)[0, 3]) == pytest.approx(0.2)
+
+
+def test_places_name_the_graphs_tensors_and_skip_what_only_moves(observed):
+    prepared, record, _ = observed
+    quantized = insert_quantization(prepared, record, PROFILES["x86"], set(), spread=False)
+    places = find_places(quantized, prepared)
+    weights = {tensor.name for tensor in prepared.graph.initializer if len(tensor.dims) > 1}
+    assert {place.tensor for place in places.weights} == weights
+    assert {place.axis for place in places.weights} == {0}
+    assert len(places.biases) == len(weights)
+    pooled = next(node for node in prepared.graph.node if node.op_type == "GlobalAveragePool").output[0]
+    group = next(place for place in places.activations if pooled in place.tensors)
+    assert group.rounded == (pooled,)
+    assert prepared.graph.output[0].name in {name for place in places.activations for name in place.tensors}
+    first = next(place for place in places.activations if "input" in place.tensors)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    assert first.scale == float(stored["input_scale"])

@@ -1,0 +1,186 @@
+"""The training loop: it learns, the same way each time, within its limits, and says what happened."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch.nn import functional
+
+from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
+from boardwright.compiler.engine.training.data import Batch
+from boardwright.compiler.engine.training.loop import judge, train
+from boardwright.compiler.engine.training.memory import bytes_per_sample, part_size
+from boardwright.compiler.engine.training.options import TrainOptions
+
+
+class Line(torch.nn.Module):
+    """y = w x, to be learnt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 1)
+        torch.nn.init.zeros_(self.layer.weight)
+        torch.nn.init.zeros_(self.layer.bias)
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor]:
+        return (self.layer(inputs["x"]),)
+
+
+class Points:
+    """Batches of points on the line; ``seen`` counts the epochs that were asked for."""
+
+    def __init__(self, count: int = 5, size: int = 8) -> None:
+        self._count, self._size = count, size
+        self.stop_in: int | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        if number == self.stop_in:
+            raise KeyboardInterrupt
+        generator = torch.manual_seed(number)
+        for _ in range(self._count):
+            yield Batch({"x": torch.randn(self._size, 4, generator=generator)}, None)
+
+
+def error(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    wanted = batch.inputs["x"] @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])
+    return functional.mse_loss(network(batch.inputs)[0], wanted)
+
+
+def trained(options: TrainOptions, points: Points | None = None, **more: object) -> tuple[Line, object]:
+    network = Line()
+    record = train(network, Points() if points is None else points, error, options, **more)
+    return network, record
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_training_learns_and_tells_each_step(optimizer):
+    told = []
+    options = TrainOptions(
+        epochs=30, learning_rate=0.1 if optimizer == "adamw" else 0.02, optimizer=optimizer
+    )
+    network, record = trained(options, on_step=lambda step, steps, loss: told.append((step, steps)))
+    assert told == [(step, 150) for step in range(1, 151)]
+    assert record.losses[0] > 1 > 0.05 > record.losses[-1]
+    assert record.stopped == "finished"
+    assert (record.steps, record.samples) == (150, 1200)
+    assert not network.training
+    torch.testing.assert_close(network.layer.weight[0], torch.tensor([1.0, -2.0, 0.5, 3.0]), atol=0.1, rtol=0)
+
+
+def test_the_same_seed_trains_the_same_weights():
+    options = TrainOptions(epochs=3, learning_rate=0.1, average=0.9, weight_decay=0.01)
+    first, second = trained(options)[0], trained(options)[0]
+    assert torch.equal(first.layer.weight, second.layer.weight)
+
+
+def test_steps_bound_the_epochs_and_the_rate_rises_and_falls():
+    """Under a slope of 1 and plain SGD, a weight moves by the rate of each step."""
+    network = Line()
+    places = [0.0]
+    weight = network.layer.weight
+    options = TrainOptions(
+        epochs=10, steps=8, learning_rate=0.1, warm_up=0.5, optimizer="sgd", momentum=0.0, gradient_clip=0
+    )
+    record = train(
+        network,
+        Points(),
+        lambda net, batch: 100 + net.layer.weight.sum(),
+        options,
+        groups=[{"params": [weight], "rate_factor": 2.0}],
+        after_step=lambda: places.append(float(weight.detach()[0, 0])),
+    )
+    assert record.steps == record.steps_planned == 8
+    rates = [before - after for before, after in itertools.pairwise(places)]
+    assert rates[:5] == pytest.approx([0.04, 0.08, 0.12, 0.16, 0.2])
+    assert 0 < rates[7] < rates[6] < rates[5] < 0.2
+
+
+def test_divergence_names_step_rate_and_what_to_do():
+    with pytest.raises(
+        EngineError, match=r"at step \d+ with the learning rate .* Set learning_rate to"
+    ) as caught:
+        trained(TrainOptions(epochs=200, learning_rate=50.0, optimizer="sgd", gradient_clip=0))
+    assert caught.value.reason == "TRAINING_DIVERGED"
+
+
+def test_a_loss_that_is_no_number_is_divergence_at_once():
+    with pytest.raises(EngineError, match=r"at step 0 .* the loss became nan") as caught:
+        train(Line(), Points(), lambda network, batch: error(network, batch) / 0 * 0, TrainOptions())
+    assert caught.value.reason == "TRAINING_DIVERGED"
+
+
+def test_training_stops_where_nothing_is_gained():
+    options = TrainOptions(epochs=50, learning_rate=1e-9, patience=3)
+    _, record = trained(options)
+    assert record.stopped == "no-progress"
+    assert record.steps < 250
+
+
+def test_a_time_limit_ends_training_and_the_record_says_so():
+    _, record = trained(TrainOptions(epochs=50, time_limit_seconds=1e-9))
+    assert record.stopped == "time-limit"
+    assert record.steps == 1
+    assert "after 1 of 250 steps" in record.notes[0]
+
+
+def test_interrupted_training_goes_on_to_the_same_result(tmp_path):
+    options = TrainOptions(epochs=6, learning_rate=0.1, average=0.9)
+    whole, _ = trained(options)
+    points = Points()
+    points.stop_in = 4
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        trained(options, points, state_file=state)
+    resumed, record = trained(options, state_file=state)
+    assert torch.equal(resumed.layer.weight, whole.layer.weight)
+    assert "went on after 4 epochs" in record.notes[0]
+    assert len(record.losses) == 6
+    assert "interrupted" not in str(trained(TrainOptions(epochs=2), state_file=state)[1].notes)
+
+
+def test_a_batch_in_parts_learns_what_the_whole_does():
+    options = TrainOptions(epochs=2, learning_rate=0.1)
+    network = Line()
+    batch = next(Points().epoch(0))
+    each = bytes_per_sample(network, batch, error)
+    assert each > 0
+    memory = int(each * 1.6 * 3.5) + 4 * 4 * 5
+    assert part_size(network, batch, error, memory) == 3
+    whole, _ = trained(options)
+    parts, record = trained(options, memory_bytes=memory)
+    assert record.part_samples == 3
+    assert "computed 3 samples at a time" in record.notes[0]
+    torch.testing.assert_close(parts.layer.weight, whole.layer.weight)
+    with pytest.raises(EngineError, match="Give the step more memory") as caught:
+        part_size(network, batch, error, 4 * 4 * 5)
+    assert caught.value.reason == "MEMORY_TOO_SMALL"
+
+
+def test_what_cannot_be_trained_is_refused():
+    with pytest.raises(DatasetUnfit, match="no sample to train with"):
+        trained(TrainOptions(), Points(0))
+    frozen = Line().requires_grad_(False)
+    with pytest.raises(EngineError) as caught:
+        train(frozen, Points(), error, TrainOptions())
+    assert caught.value.reason == "TRAINING_NOTHING"
+
+
+def test_an_average_keeps_to_what_was_learnt():
+    options = TrainOptions(epochs=30, learning_rate=0.1, average=0.9)
+    network, _ = trained(options)
+    assert judge(network, Points(), error) < 0.05
+
+
+def test_frozen_batch_norms_keep_their_statistics():
+    network = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+    wrapped = lambda net, batch: net(batch.inputs["x"]).square().mean()  # noqa: E731
+    train(network, Points(), wrapped, TrainOptions(epochs=1, freeze_batch_norm=True))
+    assert network[0].running_mean.abs().max() == 0
+    train(network, Points(), wrapped, TrainOptions(epochs=1))
+    assert network[0].running_mean.abs().max() > 0
