@@ -54,8 +54,12 @@ def _training_environment() -> Mapping[str, str]:
     return {**_graph_environment(), **_versions("torch")}
 
 
-def _distill_environment() -> Mapping[str, str]:
+def _checkpoint_training_environment() -> Mapping[str, str]:
     return {**_training_environment(), **_versions("ultralytics")}
+
+
+def _recovery_environment() -> Mapping[str, str]:
+    return {**_graph_environment(), **_versions("torch")}
 
 
 IMPORT = StepKind(
@@ -91,7 +95,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="3",
+    version="4",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -104,6 +108,26 @@ QUANTIZE = StepKind(
     },
     requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=3600),
     environment=_graph_environment,
+)
+RECOVER = StepKind(
+    "compile/recover",
+    version="1",
+    determinism=Determinism.SEEDED,
+    defaults={
+        "profile": "x86-vnni",
+        "granularity": "profile",
+        "samples": 300,
+        "protect": True,
+        "exclude": [],
+        "methods": ["equalization", "ranges", "bias-correction", "reconstruction"],
+        "learn_samples": 16,
+        "held_out_samples": 8,
+        "work": 3e10,
+        "layers_per_block": 10,
+        "seed": 0,
+    },
+    requires=Requirements(memory_bytes=6 * GIB, time_limit_seconds=7200),
+    environment=_recovery_environment,
 )
 PROTECT = StepKind(
     "compile/protect",
@@ -200,7 +224,7 @@ DISTILL = StepKind(
         "fail_if_information_lost": True,
     },
     requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),
-    environment=_distill_environment,
+    environment=_checkpoint_training_environment,
 )
 DIAGNOSE = StepKind(
     "compile/diagnose",
@@ -260,7 +284,7 @@ FINE_TUNE = StepKind(
     determinism=Determinism.SEEDED,
     defaults=_TRAINING,
     requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),
-    environment=_training_environment,
+    environment=_checkpoint_training_environment,
 )
 PRUNE = StepKind(
     "compile/prune",
@@ -277,7 +301,7 @@ PRUNE = StepKind(
         "heads": True,
         "max_ratio": 0.8,
         "round_to": 8,
-        "rounds": 1,
+        "rounds": 3,
         "compensation": "least-squares",
         "pattern": "",
         "samples": 64,
@@ -317,6 +341,7 @@ KINDS: Mapping[str, StepKind] = {
         IMPORT,
         OBSERVE,
         PROTECT,
+        RECOVER,
         QUANTIZE,
         QUANTIZE_DYNAMIC,
         QUANTIZE_WEIGHTS,

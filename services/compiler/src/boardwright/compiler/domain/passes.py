@@ -70,6 +70,14 @@ PASSES: Mapping[str, PassKind] = {
             for_profile=True,
         ),
         PassKind(
+            "recover",
+            "compile/recover",
+            datasets=(CALIBRATION,),
+            gives=(RECOVERED_MODEL,),
+            takes=(CALIBRATION_RECORD, PROTECTION),
+            for_profile=True,
+        ),
+        PassKind(
             "quantize",
             "compile/quantize",
             datasets=(CALIBRATION,),

@@ -4,7 +4,8 @@
   ``checkpoint/`` judges the file first; ``export`` and ``specs`` do the parts.
 - ``observe``: ranges of activations over samples, in constant memory.
 - ``protect/``: what must stay in floating point, and why, in sentences; sensitivity, budgets, causes.
-- ``recover``: gives back what rounding took: bias correction.
+- ``recover/``: gives back what rounding took, without labels: ranges, bias correction, equalisation,
+  block-wise reconstruction, learned rounding; ``integer_outputs``: what leaves the integers keeps more.
 - ``quantize``: static INT8 by a ``scheme``; it observes, protects, recovers, and checks its result.
 - ``evaluate/``: accuracy, parity with the baseline, and (``quality``) whether information was lost.
 - ``pruning/`` (pass ``prune``): fewer channels and heads, or more zeros.

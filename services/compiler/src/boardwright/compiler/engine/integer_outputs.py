@@ -69,7 +69,7 @@ def spread_channels(
     ranges, factors = dict(record.ranges), {}
     for node in leaving_layers(spread, ("Conv",), excluded):
         name = node.output[0]
-        found, whole = getattr(record, "statistics", {}).get(name), record.ranges.get(name)
+        found, whole = record.statistics.get(name), record.ranges.get(name)
         own = [constant for constant in node.input[1:] if constant]
         known = found is not None and found.channels is not None and found.channels.axis == 1
         if (
@@ -110,7 +110,7 @@ def take_back(quantized: onnx.ModelProto, factors: Mapping[str, Array]) -> None:
     stored = {tensor.name: tensor for tensor in quantized.graph.initializer}
     rounded = _rounded_tensors(quantized)
     for node in quantized.graph.node:
-        name = rounded.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        name = rounded.get(node.input[0], "") if node.op_type == "DequantizeLinear" else ""
         if name not in factors:
             continue
         factor = factors[name]
@@ -126,7 +126,7 @@ def take_back(quantized: onnx.ModelProto, factors: Mapping[str, Array]) -> None:
 
 
 def give_floats(quantized: onnx.ModelProto, model: onnx.ModelProto, excluded: set[str]) -> int:
-    """Take Quantize and Dequantize away behind matrix products that leave the integers, in place; return how many."""
+    """Take Quantize and Dequantize away behind matrix products that leave the integers, in place."""
     names = {node.output[0] for node in leaving_layers(model, ("Gemm", "MatMul"), excluded)}
     rounded = _rounded_tensors(quantized)
     layers = {node.output[0]: node for node in quantized.graph.node if node.op_type in ("Gemm", "MatMul")}

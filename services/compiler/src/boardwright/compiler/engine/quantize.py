@@ -104,7 +104,8 @@ def quantize(
     elif missing := [name for name in float_activations(prepared) if name not in record.ranges]:
         raise EngineError(
             "RECORD_UNFIT",
-            f"The calibration record does not know {missing[0]!r}: it was made from another graph. Observe this one.",
+            f"The calibration record does not know {missing[0]!r}: it was made from another graph. "
+            "Observe this one.",
         )
     if exclusions is None:
         exclusions = protect(prepared, record.ranges, scheme) if protect_automatically else ()

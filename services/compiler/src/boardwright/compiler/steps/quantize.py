@@ -7,6 +7,7 @@ from boardwright.compiler.steps.files import (
     MODEL,
     check_information,
     clear_failures,
+    load_graph,
     open_dataset,
     read_model,
     read_record,
@@ -14,6 +15,7 @@ from boardwright.compiler.steps.files import (
     write_json,
     write_model,
 )
+from boardwright.compiler.steps.recover import RECOVERED_MODEL, read_exclusions
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
 
 
@@ -21,7 +23,8 @@ from boardwright.jobs.step_api import Progress, StepRequest, StepResult, impleme
 def run(request: StepRequest, progress: Progress) -> StepResult:
     """Quantize the input ``model.onnx`` with the dataset ``calibration``.
 
-    Takes ``calibration-record.json`` of an earlier ``observe``; then nothing is observed again.
+    Takes what earlier passes found: ``calibration-record.json`` of ``observe`` (then nothing is observed
+    again), ``protection.json`` of ``protect``, ``recovered.onnx`` of ``recover``.
 
     Outputs: ``model.onnx``, ``calibration-record.json``, ``quantization.json`` (what was left out and why).
     """
@@ -48,6 +51,8 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             feeds,
             with_granularity(scheme_for(parameters["profile"]), parameters["granularity"]),
             record=record,
+            exclusions=read_exclusions(request, parameters["protect"]),
+            recovered=load_graph(request, RECOVERED_MODEL) if RECOVERED_MODEL in request.inputs else None,
             method=record.method if record else "min-max",
             exclude=parameters["exclude"],
             protect_automatically=parameters["protect"],

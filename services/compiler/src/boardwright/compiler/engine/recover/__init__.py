@@ -11,5 +11,27 @@
 
 from boardwright.compiler.engine.recover.bias_correction import correct_bias, mean_shift
 from boardwright.compiler.engine.recover.grid import round_weight
+from boardwright.compiler.engine.recover.reconstruction import ReconstructionOptions
+from boardwright.compiler.engine.recover.recovery import (
+    DEFAULT_METHODS,
+    METHODS,
+    MethodRecord,
+    RecoverOptions,
+    Recovery,
+    recover,
+)
+from boardwright.compiler.engine.recover.rounding import RoundingOptions
 
-__all__ = ["correct_bias", "mean_shift", "round_weight"]
+__all__ = [
+    "DEFAULT_METHODS",
+    "METHODS",
+    "MethodRecord",
+    "ReconstructionOptions",
+    "RecoverOptions",
+    "Recovery",
+    "RoundingOptions",
+    "correct_bias",
+    "mean_shift",
+    "recover",
+    "round_weight",
+]

@@ -23,7 +23,7 @@ _FAR = 1e4
 
 
 def function_behind(topology: Topology, tensor: str, moves: int = _MOVES) -> Function | None:
-    """Return the function through which alone ``tensor`` acts on the rest of the graph; None where there is none.
+    """Return the function through which alone ``tensor`` acts on the graph; None where there is none.
 
     ``x * gate(x)`` is one function (SiLU, hard swish) however the exporter wrote it. Operators that only move
     values are passed.
@@ -45,7 +45,7 @@ def function_behind(topology: Topology, tensor: str, moves: int = _MOVES) -> Fun
 
 
 def saturation(function: Function) -> tuple[float, float]:
-    """Return below and above which values ``function`` is flat, within ``SATURATED``; infinite where it is not."""
+    """Return below and above which values ``function`` is flat, within ``SATURATED``; else infinite."""
     import numpy as np
 
     grid = np.linspace(0, 64, 6401)

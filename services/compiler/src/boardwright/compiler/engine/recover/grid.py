@@ -27,7 +27,7 @@ def weight_bound(scheme: QuantizationScheme) -> int:
 
 
 def weight_steps(weight: Array, scheme: QuantizationScheme) -> Array:
-    """Return the distance between two grid points: float64 of shape (O, 1, ...), or one for all of ``weight``."""
+    """Return the distance between two grid points: float64 of shape (O, 1, ...), or one for all."""
     import numpy as np
 
     axes = tuple(range(1, weight.ndim)) if scheme.per_channel else None

@@ -4,7 +4,7 @@ A range that holds every value spends its 256 steps on outliers. What an error c
 function: SiLU maps all of -20 … -6 to nearly 0, so that steps spent there are lost, while its input's upper
 end passes unchanged. Both ends are searched for the least p-norm of the error behind that function, with p
 above 2: a value cut off costs a detector or a classifier more than the same energy spread over many roundings
-(Nahshan et al., "Loss Aware Post-training Quantization", https://arxiv.org/abs/1911.07190, choose p likewise).
+(Nahshan et al., "Loss Aware Post-training Quantization", https://arxiv.org/abs/1911.07190, choose p so).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def choose_ranges(
     topology = Topology(model.graph)
     ranges = dict(record.ranges)
     changed = 0
-    for name, found in getattr(record, "statistics", {}).items():
+    for name, found in record.statistics.items():
         whole = record.ranges.get(name)
         if whole is None or not found.histogram.total or whole.low >= whole.high:
             continue

@@ -18,7 +18,7 @@ _SCHEMA = "boardwright.recovered.v1"
 
 
 def write_recovered(model: onnx.ModelProto, ranges: Mapping[str, TensorRange]) -> onnx.ModelProto:
-    """Return ``model`` with the ranges in its metadata, so that one file holds all that ``quantize`` needs."""
+    """Return ``model`` with the ranges in its metadata, so that one file holds all."""
     import onnx
 
     written = onnx.ModelProto()

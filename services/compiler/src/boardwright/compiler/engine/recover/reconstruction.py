@@ -1,0 +1,343 @@
+"""Block-wise reconstruction: blocks of layers learn to give, rounded, what their float originals give.
+
+(Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction",
+https://arxiv.org/abs/2102.05426.) A block reads what the rounded blocks before it make, so that it takes
+their errors back as well as its own; it is compared with the float graph on the same samples. Weights and
+biases move within a few steps of their grid, activations learn where to be cut off. Nothing is labelled.
+
+Blocks are judged on samples that they did not learn from; one that got worse there is put back as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.observe import CalibrationRecord, Feed
+from boardwright.compiler.engine.recover.grid import weight_bound
+from boardwright.compiler.engine.recover.segments import Segment, cut, multiplications
+from boardwright.compiler.engine.scheme import QuantizationScheme
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import Tensor
+
+    from boardwright.compiler.engine.training.fake_quantize import RoundedNetwork
+    from boardwright.compiler.engine.training.network import GraphNetwork
+    from boardwright.compiler.engine.training.quantization_places import QuantizationPlaces
+
+    State = dict[str, Tensor]
+
+_HELPED = 0.99
+"""A block is kept when its held-out error is below this share of what it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconstructionOptions:
+    """How blocks learn.
+
+    ``work`` bounds the cost: multiplications of the forward passes that are learnt from, for the whole graph.
+    ``weight_rate`` is in steps of a weight's grid per update, ``scale_rate`` of the logarithms of
+    activation scales, ``bias_rate`` in shares of the mean bias.
+    """
+
+    layers_per_block: int = 6
+    work: float = 9e10
+    most_updates: int = 80
+    fewest_updates: int = 16
+    weight_rate: float = 0.01
+    scale_rate: float = 1e-3
+    bias_rate: float = 2e-3
+    seed: int = 0
+
+    def updates(self, model: onnx.ModelProto) -> tuple[int, int]:
+        """Return how many updates each block makes, and from how many samples each."""
+        samples = self.work / max(multiplications(model), 1)
+        updates = int(min(max(samples, self.fewest_updates), self.most_updates))
+        return updates, int(min(max(samples / updates, 1), 8))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRecord:
+    """What became of a block: its relative output error on held-out samples, before and after."""
+
+    layers: tuple[str, ...]
+    before: float
+    after: float
+    applied: bool
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return {
+            "layers": list(self.layers),
+            "error_before": float(f"{self.before:.4g}"),
+            "error_after": float(f"{self.after:.4g}"),
+            "applied": self.applied,
+            "reason": self.reason,
+        }
+
+
+def reconstruct(
+    original: onnx.ModelProto,
+    model: onnx.ModelProto,
+    record: CalibrationRecord,
+    scheme: QuantizationScheme,
+    excluded: set[str],
+    samples: Sequence[Feed],
+    held_out: Sequence[Feed],
+    options: ReconstructionOptions = ReconstructionOptions(),
+    on_block: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[onnx.ModelProto, CalibrationRecord, list[BlockRecord]]:
+    """Return ``model`` and ``record`` with what the blocks learnt, and a record per block.
+
+    ``original`` has the float weights that are the aim; ``model`` those to begin with (the same graph). Both
+    are prepared. Memory holds the activations between two blocks of all samples.
+    """
+    import torch
+
+    from boardwright.compiler.engine.quantize import insert_quantization
+    from boardwright.compiler.engine.training.quantization_places import find_places
+
+    places = find_places(insert_quantization(model, record, scheme, excluded, spread=False), model)
+    places = _within_integers(places, model, excluded)
+    updates, batch = options.updates(model)
+    generator = torch.Generator().manual_seed(options.seed)
+    everything = [*samples, *held_out]
+    float_states: list[State] = [_start(feed) for feed in everything]
+    rounded_states: list[State] = [_start(feed) for feed in everything]
+    changed: dict[str, Any] = {}
+    records = []
+    aims, starts = cut(original, options.layers_per_block), cut(model, options.layers_per_block)
+    needed = _needed_later(starts)
+    inputs = {value.name for value in model.graph.input}
+    for number, (aim, start) in enumerate(zip(aims, starts, strict=True)):
+        learner = _Block(aim, start, _of_segment(places, start, inputs), scheme, options)
+        targets = learner.targets(float_states)
+        told = learner.learn(rounded_states, targets, len(samples), updates, batch, generator)
+        records.append(told)
+        learner.advance(rounded_states)
+        if told.applied:
+            new, record = learner.read_out(record)
+            changed |= new
+        for state, target in zip(float_states, targets, strict=True):
+            state.update(target)
+        for state in [*float_states, *rounded_states]:
+            for name in set(state) - needed[number]:
+                del state[name]
+        on_block(number + 1, len(starts))
+    return _with_weights(model, changed), record, records
+
+
+class _Block:
+    """One block: its float network, its rounded one, and how the second learns from the first."""
+
+    def __init__(
+        self,
+        aim: Segment,
+        start: Segment,
+        places: QuantizationPlaces,
+        scheme: QuantizationScheme,
+        options: ReconstructionOptions,
+    ) -> None:
+        self._aim, self._start, self._scheme, self._options = aim, start, scheme, options
+        self._places = places
+        self._float = _network(aim.model)
+        self._rounded, self._rounding = self._fresh()
+
+    def _fresh(self) -> tuple[GraphNetwork, RoundedNetwork]:
+        from boardwright.compiler.engine.training.fake_quantize import RoundedNetwork
+
+        network = _network(self._start.model)
+        return network, RoundedNetwork(network, self._places, self._scheme, "learned")
+
+    def targets(self, states: Sequence[State]) -> list[State]:
+        """Return what the float block makes of each state."""
+        return [_run(self._float, state, self._aim) for state in states]
+
+    def advance(self, states: Sequence[State]) -> None:
+        """Add to each state what the rounded block makes of it."""
+        for state in states:
+            state.update(_run(self._rounded, state, self._start))
+
+    def learn(
+        self,
+        states: Sequence[State],
+        targets: Sequence[State],
+        count: int,
+        updates: int,
+        batch: int,
+        generator: Any,
+    ) -> BlockRecord:
+        """Learn from the first ``count`` states, be judged by the rest."""
+        spread = _spread(targets[:count])
+        before = self._error(states[count:], targets[count:], spread)
+        groups = self._groups()
+        if not groups or not self._start.layers:
+            return BlockRecord(self._start.layers, before, before, False, "It has nothing to learn.")
+        self._descend(states[:count], targets[:count], spread, groups, updates, batch, generator)
+        after = self._error(states[count:], targets[count:], spread)
+        if not after < before * _HELPED:
+            self._rounded, self._rounding = self._fresh()
+            reason = "On samples that it did not learn from its error did not fall: it stays as it was."
+            return BlockRecord(self._start.layers, before, after, False, reason)
+        return BlockRecord(self._start.layers, before, after, True)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Return parameter groups, each at a rate that fits its size: folded layers differ a thousandfold."""
+        options, bound = self._options, weight_bound(self._scheme)
+        groups: list[dict[str, Any]] = []
+        for name, value in self._rounded.named_parameters():
+            if not value.requires_grad:
+                continue
+            if name.endswith("log_factor"):
+                rate = options.scale_rate
+            elif value.dim() > 1:
+                largest = value.detach().abs().flatten(1).amax(1).median()
+                rate = options.weight_rate * float(largest) / bound
+            else:
+                rate = options.bias_rate * float(value.detach().abs().mean())
+            if rate > 0:
+                groups.append({"params": [value], "lr": rate})
+        return groups
+
+    def _descend(
+        self,
+        states: Sequence[State],
+        targets: Sequence[State],
+        spread: Mapping[str, float],
+        groups: list[dict[str, Any]],
+        updates: int,
+        batch: int,
+        generator: Any,
+    ) -> None:
+        import torch
+
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+        order: list[int] = []
+        for _ in range(updates):
+            while len(order) < batch:
+                order += torch.randperm(len(states), generator=generator).tolist()
+            chosen, order = order[:batch], order[batch:]
+            given = {
+                name: torch.cat([states[index][name] for index in chosen]) for name in self._start.inputs
+            }
+            wanted = {
+                name: torch.cat([targets[index][name] for index in chosen]) for name in self._start.outputs
+            }
+            optimizer.zero_grad()
+            made = dict(zip(self._start.outputs, self._rounded(given), strict=True))
+            loss = sum(((made[name] - wanted[name]) ** 2).mean() / spread[name] for name in spread)
+            if not bool(torch.isfinite(loss)):
+                return
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+    def _error(self, states: Sequence[State], targets: Sequence[State], spread: Mapping[str, float]) -> float:
+        total = 0.0
+        for state, target in zip(states, targets, strict=True):
+            made = _run(self._rounded, state, self._start)
+            total += sum(float(((made[name] - target[name]) ** 2).mean()) / spread[name] for name in spread)
+        return total / max(len(states), 1) / max(len(spread), 1)
+
+    def read_out(self, record: CalibrationRecord) -> tuple[dict[str, Any], CalibrationRecord]:
+        """Return what was learnt: weights by the graph's names, and the record with the block's ranges.
+
+        The block's network rounds no longer afterwards.
+        """
+        from boardwright.compiler.engine.training.network import weights
+
+        found = self._rounding.finish(record, record.samples)
+        stored = {tensor.name for tensor in self._start.model.graph.initializer}
+        learnt = {name: value for name, value in weights(self._rounded).items() if name in stored}
+        return learnt, replace(record, ranges=found.ranges)
+
+
+def _network(model: onnx.ModelProto) -> GraphNetwork:
+    from boardwright.compiler.engine.training.network import GraphNetwork
+
+    network = GraphNetwork(model)
+    network.eval()
+    return network
+
+
+def _run(network: GraphNetwork, state: State, segment: Segment) -> State:
+    import torch
+
+    with torch.no_grad():
+        made = network({name: state[name] for name in segment.inputs})
+    return dict(zip(segment.outputs, made, strict=True))
+
+
+def _start(feed: Feed) -> State:
+    import numpy as np
+    import torch
+
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feed.items()}
+
+
+def _spread(targets: Sequence[State]) -> dict[str, float]:
+    """Return the variance of each floating-point output, which makes their errors comparable."""
+    import torch
+
+    found = {}
+    for name, value in targets[0].items():
+        if value.is_floating_point():
+            variance = float(torch.stack([target[name].var(unbiased=False) for target in targets]).mean())
+            if variance > 0:
+                found[name] = variance
+    return found
+
+
+def _needed_later(segments: Sequence[Segment]) -> list[set[str]]:
+    needed: list[set[str]] = []
+    later: set[str] = set()
+    for segment in reversed(segments):
+        needed.append(set(later))
+        later |= set(segment.inputs)
+    return needed[::-1]
+
+
+def _within_integers(
+    places: QuantizationPlaces, model: onnx.ModelProto, excluded: set[str]
+) -> QuantizationPlaces:
+    """Leave out what leaves the integers: it is not rounded per tensor in the end."""
+    from boardwright.compiler.engine.integer_outputs import leaving_layers
+
+    leaving = {node.output[0] for node in leaving_layers(model, ("Conv", "Gemm", "MatMul"), excluded)}
+    kept = tuple(place for place in places.activations if not set(place.tensors) & leaving)
+    return replace(places, activations=kept)
+
+
+def _of_segment(places: QuantizationPlaces, segment: Segment, graph_inputs: set[str]) -> QuantizationPlaces:
+    """Return what a block rounds: what it makes, and the graph's inputs, which no block makes."""
+    made = {name for node in segment.model.graph.node for name in node.output}
+    made |= set(segment.inputs) & graph_inputs
+    stored = {tensor.name for tensor in segment.model.graph.initializer}
+    activations = tuple(
+        replace(place, rounded=tuple(name for name in place.rounded if name in made))
+        for place in places.activations
+        if set(place.rounded) & made
+    )
+    weights = tuple(place for place in places.weights if place.tensor in stored)
+    return replace(places, activations=activations, weights=weights)
+
+
+def _with_weights(model: onnx.ModelProto, changed: Mapping[str, Any]) -> onnx.ModelProto:
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    written = onnx.ModelProto()
+    written.CopyFrom(model)
+    for tensor in written.graph.initializer:
+        new = changed.get(tensor.name)
+        if new is not None and tensor.data_type == onnx.TensorProto.FLOAT:
+            if list(new.shape) != list(tensor.dims):
+                raise EngineError("RECOVERY_FAILED", f"The weight {tensor.name!r} changed its shape.")
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(new), tensor.name))
+    return written

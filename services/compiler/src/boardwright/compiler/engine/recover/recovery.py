@@ -1,0 +1,290 @@
+"""Pass ``recover`` as a whole: methods one after the other, each kept only where held-out samples say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
+from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
+from boardwright.compiler.engine.protect import Exclusion, excluded_names, protect
+from boardwright.compiler.engine.recover.bias_correction import correct_bias
+from boardwright.compiler.engine.recover.equalization import equalize
+from boardwright.compiler.engine.recover.judging import Judge
+from boardwright.compiler.engine.recover.ranges import choose_ranges
+from boardwright.compiler.engine.recover.reconstruction import ReconstructionOptions, reconstruct
+from boardwright.compiler.engine.recover.recovered import write_recovered
+from boardwright.compiler.engine.recover.rounding import RoundingOptions, learn_rounding
+from boardwright.compiler.engine.scheme import QuantizationScheme
+
+if TYPE_CHECKING:
+    import onnx
+
+METHODS = ("equalization", "ranges", "bias-correction", "reconstruction", "rounding")
+"""In the order in which they are tried."""
+
+DEFAULT_METHODS = ("equalization", "ranges", "bias-correction", "reconstruction")
+
+_WORTH = 0.995
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverOptions:
+    """``methods`` of ``METHODS``; ``samples`` are learnt from, ``held_out`` judge."""
+
+    methods: tuple[str, ...] = DEFAULT_METHODS
+    samples: int = 16
+    held_out: int = 8
+    reconstruction: ReconstructionOptions = field(default_factory=ReconstructionOptions)
+    rounding: RoundingOptions = field(default_factory=RoundingOptions)
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown:
+            raise EngineError(
+                "METHOD_UNKNOWN", f"There is no method {unknown[0]!r}; there are {', '.join(METHODS)}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRecord:
+    """What a method did to the output error on held-out samples; ``reason`` where it was not kept."""
+
+    method: str
+    before: float
+    after: float
+    applied: bool
+    reason: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tried(self) -> bool:
+        """Whether the method changed anything that could be judged."""
+        return self.after != self.before
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON-able values; an error that is not finite is null."""
+        import math
+
+        def number(value: float) -> float | None:
+            return float(f"{value:.4g}") if math.isfinite(value) else None
+
+        return {
+            "method": self.method,
+            "error_before": number(self.before),
+            "error_after": number(self.after),
+            "applied": self.applied,
+            "reason": self.reason,
+            **self.details,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """``model`` is the prepared graph with recovered weights; ``record`` has the ranges that belong to it.
+
+    ``error_before`` is the output error of plain rounding on held-out samples, ``error_after`` that of the
+    result: noise relative to the signal, mean over the last layers' outputs.
+    """
+
+    model: onnx.ModelProto
+    record: CalibrationRecord
+    exclusions: tuple[Exclusion, ...]
+    methods: tuple[MethodRecord, ...]
+    error_before: float
+    error_after: float
+    samples: int
+    held_out: int
+
+    def file(self) -> onnx.ModelProto:
+        """Return the graph that ``quantize(recovered=…)`` takes."""
+        return write_recovered(self.model, self.record.ranges)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know, in sentences: methods that were tried and not applied."""
+        return tuple(
+            f"{found.method}: {found.reason}" for found in self.methods if found.reason and found.tried
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return the pass's record as JSON-able values."""
+        return {
+            "samples": self.samples,
+            "held_out": self.held_out,
+            "error_before": float(f"{self.error_before:.4g}"),
+            "error_after": float(f"{self.error_after:.4g}"),
+            "methods": [found.to_json() for found in self.methods],
+        }
+
+
+def recover(
+    model: onnx.ModelProto,
+    feeds: Callable[[], Iterable[Feed]],
+    scheme: QuantizationScheme,
+    options: RecoverOptions = RecoverOptions(),
+    *,
+    record: CalibrationRecord | None = None,
+    exclusions: tuple[Exclusion, ...] | None = None,
+    exclude: Iterable[str] = (),
+    on_progress: OnProgress = lambda stage, done, total: None,
+) -> Recovery:
+    """Return ``model`` (float32) fit to be rounded by ``scheme``. No label is looked at.
+
+    ``feeds`` starts over the calibration inputs; the first are learnt from, those after them judge.
+    ``record`` and ``exclusions`` are taken where earlier passes found them; ``exclude`` names further nodes
+    that stay in floating point.
+
+    Raises:
+        DatasetUnfit: CALIBRATION_EMPTY.
+        EngineError: RECORD_UNFIT; RUNTIME_REFUSED, see ``prepare_graph``.
+    """
+    prepared = prepare_graph(model)
+    if record is None:
+        record = observe(
+            prepared,
+            feeds(),
+            threads=options.threads,
+            on_sample=lambda count: on_progress("observing", count, 0),
+        )
+    record.require(float_activations(prepared))
+    if exclusions is None:
+        exclusions = protect(prepared, record.ranges, scheme)
+    samples, held_out = _divide(feeds(), options)
+    attempt = _Attempt(
+        prepared,
+        record,
+        scheme,
+        excluded_names(exclusions) | set(exclude),
+        samples,
+        held_out,
+        options,
+        on_progress,
+    )
+    for name in METHODS:
+        if name in options.methods:
+            attempt.run(name)
+    return Recovery(
+        attempt.model, attempt.record, exclusions, tuple(attempt.told), attempt.first, attempt.error,
+        len(samples), len(held_out),
+    )  # fmt: skip
+
+
+class _Attempt:
+    """The graph so far, and what each method makes of it."""
+
+    def __init__(
+        self,
+        prepared: onnx.ModelProto,
+        record: CalibrationRecord,
+        scheme: QuantizationScheme,
+        excluded: set[str],
+        samples: Sequence[Feed],
+        held_out: Sequence[Feed],
+        options: RecoverOptions,
+        on_progress: OnProgress,
+    ) -> None:
+        self._original = prepared
+        self.model, self.record = prepared, record
+        self._scheme, self._excluded, self._options = scheme, excluded, options
+        self._samples, self._held_out, self._on_progress = samples, held_out, on_progress
+        self._judge = Judge(prepared, held_out, scheme, excluded, options.threads)
+        self.error = self.first = self._judge.error(prepared, record)
+        self.told: list[MethodRecord] = []
+
+    def run(self, method: str) -> None:
+        """Try a method; keep it if the output error falls."""
+        self._on_progress(method, 0, 0)
+        apply = {
+            "equalization": self._equalization,
+            "ranges": self._ranges,
+            "bias-correction": self._bias_correction,
+            "reconstruction": self._reconstruction,
+            "rounding": self._rounding,
+        }[method]
+        try:
+            model, record, touched, details = apply()
+        except EngineError as error:
+            reason = f"It does not work on this graph ({error.reason}): {error.message}"
+            self.told.append(MethodRecord(method, self.error, self.error, False, reason))
+            return
+        if not touched:
+            self.told.append(
+                MethodRecord(
+                    method, self.error, self.error, False, "There is nothing for it to do here.", details
+                )
+            )
+            return
+        after = self._judge.error(model, record)
+        kept = after < self.error * _WORTH
+        reason = "" if kept else (
+            f"On {len(self._held_out)} held-out samples the output error went from {self.error:.3g} to "
+                f"{after:.3g}: "
+            "it is not applied."
+        )  # fmt: skip
+        self.told.append(MethodRecord(method, self.error, after, kept, reason, details))
+        if kept:
+            self.model, self.record, self.error = model, record, after
+            if method == "equalization":
+                self._original = model
+
+    def _equalization(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
+        model, found = equalize(self.model, self._excluded)
+        if not found.pairs:
+            return model, self.record, 0, found.to_json()
+        record = observe(model, [*self._samples, *self._held_out], threads=self._options.threads)
+        return model, record, len(found.pairs), found.to_json()
+
+    def _ranges(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
+        if not self.record.statistics or self.record.method != "min-max":
+            return self.model, self.record, 0, {"kept_method": self.record.method}
+        record, changed = choose_ranges(self.model, self.record, self._scheme, self._excluded)
+        return self.model, record, changed, {"tensors": changed}
+
+    def _bias_correction(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
+        model, corrected = correct_bias(self.model, self.record, self._scheme, self._excluded)
+        return model, self.record, corrected, {"layers": corrected}
+
+    def _reconstruction(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
+        if not self._samples:
+            return self.model, self.record, 0, {}
+        model, record, blocks = reconstruct(
+            self._original, self.model, self.record, self._scheme, self._excluded,
+            self._samples, self._held_out, self._options.reconstruction,
+            lambda done, total: self._on_progress("reconstruction", done, total),
+        )  # fmt: skip
+        applied = sum(block.applied for block in blocks)
+        return model, record, applied, {"blocks": [block.to_json() for block in blocks]}
+
+    def _rounding(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
+        if not self._samples:
+            return self.model, self.record, 0, {}
+        model, layers = learn_rounding(
+            self._original, self.model, self.record, self._scheme, self._excluded,
+            self._samples, self._held_out, self._options.rounding,
+            lambda done, total: self._on_progress("rounding", done, total),
+        )  # fmt: skip
+        return model, self.record, sum(layer.applied for layer in layers), {
+            "layers": [layer.to_json() for layer in layers]
+        }  # fmt: skip
+
+
+def _divide(feeds: Iterable[Feed], options: RecoverOptions) -> tuple[list[Feed], list[Feed]]:
+    """Return the samples to learn from and those to judge by; with few, at least a third judges."""
+    wanted = options.samples + options.held_out
+    found: list[Feed] = []
+    for feed in feeds:
+        found.append({name: value.copy() for name, value in feed.items()})
+        if len(found) == wanted:
+            break
+    if not found:
+        raise DatasetUnfit(
+            "CALIBRATION_EMPTY",
+            "There is no sample to calibrate with: add samples to the dataset and seal it.",
+        )
+    judging = min(options.held_out, max(len(found) // 3, 1))
+    return found[: len(found) - judging], found[len(found) - judging :]
