@@ -57,7 +57,7 @@ def test_without_protection_the_same_decode_goes_blind(detector, noise):
     assert len(np.unique(scores)) == 1
 
 
-def test_a_join_in_mid_network_is_protected_without_what_follows_it():
+def test_a_join_in_mid_network_is_protected_with_the_layer_that_would_round_it():
     nodes = [
         helper.make_node("Conv", ["x", "k"], ["a"], name="first"),
         helper.make_node("Mul", ["a", "big"], ["b"], name="scale"),
@@ -78,7 +78,7 @@ def test_a_join_in_mid_network_is_protected_without_what_follows_it():
     )
     ranges = {"a": TensorRange(0, 1), "b": TensorRange(0, 100), "c": TensorRange(0, 100)}
     found = protect(helper.make_model(graph), ranges)
-    assert [set(exclusion.nodes) for exclusion in found] == [{"join", "scale"}]
+    assert [set(exclusion.nodes) for exclusion in found] == [{"join", "scale", "second"}]
 
 
 def test_narrow_joins_are_quantized(detector):

@@ -171,9 +171,9 @@ def test_a_first_layer_stays_in_float_only_where_that_pays(builder, images, coar
         width = 48
     output = graph.conv(tensor, rng.normal(size=(4, 48, 1, 1)).astype(np.float32))
     dark = [{"images": feed["images"] * np.array([0, 1, 1], np.float32)[:, None, None]} for feed in images]
-    subject, _ = subject_of(graph.model({"images": [1, 3, 32, 32]}, {output: TensorProto.FLOAT}), dark)
+    subject, record = subject_of(graph.model({"images": [1, 3, 32, 32]}, {output: TensorProto.FLOAT}), dark)
     assert candidate_groups(subject).keys() == {"first", "last"}
-    found = {exclusion.rule: exclusion for exclusion in measured_exclusions(subject, dark)}
+    found = {exclusion.rule: exclusion for exclusion in measured_exclusions(subject, dark, record)}
     assert found.keys() == ({"first"} if coarse == 0 else set())
     assert coarse or "the outputs' noise falls by" in found["first"].reason
 

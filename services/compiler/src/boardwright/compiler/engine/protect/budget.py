@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.protect.exclusion import Exclusion
 from boardwright.compiler.engine.protect.latency import LatencyModel
 from boardwright.compiler.engine.protect.sensitivity import Sensitivity
-from boardwright.compiler.engine.protect.structure import FUSED_ACTIVATIONS, Subject
+from boardwright.compiler.engine.protect.structure import Subject, with_followers
 
 if TYPE_CHECKING:
     import onnx
@@ -142,34 +142,13 @@ def rank_blocks(
         name = subject.nodes[index].name
         if name in excluded or not subject.may_be_integer(index):
             continue
-        members = sorted(_with_followers(subject, index))
+        members = sorted(with_followers(subject, index))
         names = tuple(
             subject.nodes[member].name for member in members if subject.nodes[member].name not in excluded
         )
         blocks.append(Block(name, names, sum(noise.get(member, 0.0) for member in names)))
     floor = _EVERY_LAYER_COSTS * max(latency.total(subject.names(range(len(subject.nodes)))), 1e-12)
     return sorted(blocks, key=lambda block: -block.noise / (latency.surcharge(block.layer) + floor))
-
-
-def _with_followers(subject: Subject, layer: int) -> set[int]:
-    """Return a layer with the elementwise operators that read nothing but its output."""
-    members = {layer}
-    waiting = [layer]
-    topology = subject.topology
-    while waiting:
-        for consumer in topology.consumers(waiting.pop()):
-            node = subject.nodes[consumer]
-            if consumer in members or consumer in subject.layers or node.op_type in ("Concat", "Resize"):
-                continue
-            known = {topology.producer_of(name) for name in topology.activation_inputs(consumer)}
-            elementwise = (
-                subject.shape(node.output[0]) == subject.shape(subject.nodes[layer].output[0])
-                or node.op_type in FUSED_ACTIVATIONS
-            )
-            if elementwise and known <= members:
-                members.add(consumer)
-                waiting.append(consumer)
-    return members
 
 
 class _Search:

@@ -40,12 +40,16 @@ def find_joins(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[i
 
 
 def find_sums(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[int]]]:
-    """Return the sums in which one side drowns the other, each alone."""
-    return [
-        (_explain(subject, index, ratio, magnitudes, {index}), {index})
-        for ratio, index, magnitudes in _wide(subject, _SUMS)
-        if index not in taken
-    ]
+    """Return the sums in which one side drowns the other, with the layers that read them."""
+    found = []
+    for ratio, index, magnitudes in _wide(subject, _SUMS):
+        readers = subject.topology.consumers(index)
+        rounding = {reader for reader in readers if subject.may_be_integer(reader) and reader not in taken}
+        if index in taken or not rounding <= subject.layers:
+            continue  # a sum that further sums read on integers would be rounded for them all the same
+        nodes = {index} | rounding
+        found.append((_explain(subject, index, ratio, magnitudes, nodes), nodes))
+    return found
 
 
 def _wide(subject: Subject, operators: frozenset[str]) -> list[tuple[float, int, dict[str, float]]]:

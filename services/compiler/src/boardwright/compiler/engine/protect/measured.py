@@ -10,17 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.topology import describe
-from boardwright.compiler.engine.observe import Feed
+from boardwright.compiler.engine.observe import CalibrationRecord, Feed
 from boardwright.compiler.engine.protect.attention import score_layers
 from boardwright.compiler.engine.protect.conversions import conversions_caused
 from boardwright.compiler.engine.protect.exclusion import Exclusion
 from boardwright.compiler.engine.protect.latency import macs_of
-from boardwright.compiler.engine.protect.noise import noisy_units
 from boardwright.compiler.engine.protect.propagation import last_layers
-from boardwright.compiler.engine.protect.sensitivity import OutputNoise
-from boardwright.compiler.engine.protect.structure import Subject
+from boardwright.compiler.engine.protect.sensitivity import answers, noise_ratio
+from boardwright.compiler.engine.protect.structure import Subject, with_followers
+
+if TYPE_CHECKING:
+    import onnx
 
 MEASURED_RULES = ("first", "last", "gate", "scores")
 
@@ -34,35 +38,76 @@ _LONGEST_GATE = 12
 def measured_exclusions(
     subject: Subject,
     feeds: Iterable[Feed],
+    record: CalibrationRecord,
     excluded: Collection[str] = (),
     *,
     rules: Collection[str] = MEASURED_RULES,
     threads: int = 0,
 ) -> tuple[Exclusion, ...]:
-    """Return the groups of nodes that pay on the first of ``feeds``, each with what it buys in its reason."""
-    units = noisy_units(subject, excluded)
-    groups = {
-        rule: nodes
-        for rule, nodes in candidate_groups(subject).items()
-        if rule in rules and any(unit.node in nodes for unit in units)
-    }
+    """Return the groups of nodes that pay on the first of ``feeds``, each with what it buys in its reason.
+
+    Each group is tried with the real quantizer: where a float layer's output is read on integers, it is
+    rounded there, and only a run tells what is left of the gain.
+
+    Raises:
+        DatasetUnfit, QuantizationFailed, EngineError: see ``insert_quantization`` and ``open_session``.
+    """
+    kept = {index for index, node in enumerate(subject.nodes) if node.name in set(excluded)}
+    total = max(sum(macs_of(subject, index) for index in subject.layers), 1)
+    groups = {}
+    for rule, layers in candidate_groups(subject).items():
+        nodes = {member for layer in layers for member in with_followers(subject, layer)} | layers
+        nodes = {member for member in nodes - kept if subject.may_be_integer(member)}
+        share = sum(macs_of(subject, index) for index in nodes) / total
+        if rule in rules and nodes and share <= _MOST_MACS:
+            groups[rule] = nodes, share
     feed = next(iter(feeds), None)
     if not groups or feed is None:
         return ()
-    noise = OutputNoise(subject, units, feed, threads=threads)
-    everything = noise.together()
-    total = max(sum(macs_of(subject, index) for index in subject.layers), 1)
-    kept = {index for index, node in enumerate(subject.nodes) if node.name in set(excluded)}
+    judge = _Judge(subject, record, feed, threads)
+    everything = judge.noise(kept)
     found = []
-    for rule, nodes in groups.items():
-        without = noise.without({number for number, unit in enumerate(units) if unit.node in nodes})
-        gain = 10 * math.log10(max(everything, 1e-12) / max(without, 1e-12))
-        share = sum(macs_of(subject, index) for index in nodes) / total
-        if gain < _PAYS_DB or share > _MOST_MACS:
+    for rule, (nodes, share) in groups.items():
+        gain = 10 * math.log10(max(everything, 1e-12) / max(judge.noise(kept | nodes), 1e-12))
+        if gain < _PAYS_DB:
             continue
         exclusion = Exclusion(rule, subject.names(nodes), _reason(subject, rule, nodes, gain, share))
         found.append(replace(exclusion, conversions=conversions_caused(subject, nodes, kept)))
     return tuple(found)
+
+
+class _Judge:
+    """Quantizes for real and compares the answers on one sample with those of FP32."""
+
+    def __init__(self, subject: Subject, record: CalibrationRecord, feed: Feed, threads: int) -> None:
+        self._subject, self._record, self._feed, self._threads = subject, record, feed, threads
+        self._answers = answers(subject)
+        self._reference = self._run(subject.model)
+
+    def noise(self, excluded: Collection[int]) -> float:
+        """Return noise over signal with these nodes in floating point."""
+        from boardwright.compiler.engine.quantize import insert_quantization
+
+        names = set(self._subject.names(excluded))
+        quantized = insert_quantization(self._subject.model, self._record, self._subject.scheme, names)
+        return noise_ratio(self._run(quantized), self._reference)
+
+    def _run(self, model: onnx.ModelProto) -> list[Any]:
+        import onnx
+
+        watched = onnx.ModelProto()
+        watched.CopyFrom(model)
+        known = {value.name for value in watched.graph.output}
+        watched.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            for name in self._answers
+            if name not in known
+        )
+        session = open_session(watched, threads=self._threads)
+        inputs = {value.name for value in session.get_inputs()}
+        given = {name: value for name, value in self._feed.items() if name in inputs}
+        found: list[Any] = session.run(self._answers, given)
+        return found
 
 
 def candidate_groups(subject: Subject) -> dict[str, set[int]]:

@@ -134,7 +134,7 @@ def protect_model(
     if measured:
         on_stage("trying what may pay")
         names = excluded_names(found)
-        found += measured_exclusions(subject, feeds(), names, rules=measured, threads=threads)
+        found += measured_exclusions(subject, feeds(), chosen, names, rules=measured, threads=threads)
     sensitivity = None
     if options.sensitivity or not options.budget.is_open:
         on_stage("measuring sensitivity")

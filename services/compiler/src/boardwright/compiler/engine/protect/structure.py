@@ -122,13 +122,20 @@ def is_layer(topology: Topology, index: int) -> bool:
 def around(topology: Topology, index: int, layers: set[int]) -> set[int]:
     """Return what belongs to a node of the decode: back to the last layers, and on if no layer follows.
 
-    In mid-network only what leads nowhere else belongs to it.
+    In mid-network only what leads nowhere else belongs to it, and the layers that read it: were they on
+    integers, its output would be rounded for them all the same.
     """
     before = topology.walk([index], topology.producers, lambda node: node in layers)
     after = topology.walk([index], topology.consumers, lambda _: False)
     if after & layers:
-        return only_into(topology, before, {index})
+        return only_into(topology, before, {index}) | readers(topology, index, layers)
     return before | after
+
+
+def readers(topology: Topology, index: int, layers: set[int]) -> set[int]:
+    """Return what reads a node's output up to the next layers, with these."""
+    passed = topology.walk([index], topology.consumers, lambda node: node in layers)
+    return passed | {consumer for node in passed | {index} for consumer in topology.consumers(node)} & layers
 
 
 def only_into(topology: Topology, nodes: set[int], goal: set[int]) -> set[int]:
@@ -143,3 +150,24 @@ def only_into(topology: Topology, nodes: set[int], goal: set[int]) -> set[int]:
         if not leaving:
             return kept
         kept -= leaving
+
+
+def with_followers(subject: Subject, layer: int) -> set[int]:
+    """Return a layer with the elementwise operators that read nothing but its output."""
+    members = {layer}
+    waiting = [layer]
+    topology = subject.topology
+    while waiting:
+        for consumer in topology.consumers(waiting.pop()):
+            node = subject.nodes[consumer]
+            if consumer in members or consumer in subject.layers or node.op_type in ("Concat", "Resize"):
+                continue
+            known = {topology.producer_of(name) for name in topology.activation_inputs(consumer)}
+            elementwise = (
+                subject.shape(node.output[0]) == subject.shape(subject.nodes[layer].output[0])
+                or node.op_type in FUSED_ACTIVATIONS
+            )
+            if elementwise and known <= members:
+                members.add(consumer)
+                waiting.append(consumer)
+    return members
