@@ -1,0 +1,77 @@
+"""The training steps through the real step process: train-quantized and fine-tune."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from boardwright.compiler.engine.export import export_network
+from boardwright.jobs.step_api import StepError
+from boardwright.model import InputSpec, OutputSpec
+
+SPEC = InputSpec(height=16, width=16, batch=1, resize="stretch")
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> dict[str, Path]:
+    """An untrained network as the step import leaves it."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, 2, 1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(8, 8, 3, 1, 1, groups=8),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 3),
+    )
+    specs = {
+        "input-spec.json": SPEC.to_json(),
+        "output-spec.json": OutputSpec(task="classification", head="logits", num_classes=3).to_json(),
+    }
+    for name, document in specs.items():
+        (tmp_path / name).write_text(json.dumps(document))
+    onnx.save(export_network(network, SPEC), tmp_path / "model.onnx")
+    return {name: tmp_path / name for name in ("model.onnx", *specs)}
+
+
+async def test_fine_tune_learns_labels_and_leaves_a_checkpoint(tmp_path, run_step, imported, seal, coloured):
+    sealed = seal(coloured(24, 1), "classification", tmp_path / "training", "training")
+    parameters = {"epochs": 20, "batch_size": 8, "learning_rate": 0.03, "class_weights": "inverse"}
+    done = await run_step("compile/fine-tune", parameters, {**imported, **sealed})
+    assert (done.values["objective"], done.values["dataset"]) == ("labels", "training")
+    assert done.values["objective_after"] < done.values["objective_before"] / 2
+    assert done.outputs["model.onnx"].path.read_bytes() == done.outputs["checkpoint"].path.read_bytes()
+    record = json.loads(done.outputs["fine-tuning.json"].path.read_text())
+    assert record["training"]["steps"] == record["training"]["steps_planned"] == 60
+    assert record["training"]["options"]["learning_rate"] == 0.03
+
+
+async def test_train_quantized_needs_no_labels_and_gives_ranges_and_weights(
+    tmp_path, run_step, imported, seal, coloured
+):
+    sealed = seal(coloured(24, 1), "classification", tmp_path / "calibration", "calibration")
+    parameters = {"profile": "vx-delegate", "epochs": 2, "batch_size": 8, "fail_if_information_lost": False}
+    done = await run_step("compile/train-quantized", parameters, {**imported, **sealed})
+    assert done.values["objective"] == "self-distilled"
+    assert done.values["scheme"] == "S8S8 per-tensor"
+    assert done.values["calibration_samples"] == 24
+    assert any(n.op_type == "QuantizeLinear" for n in onnx.load(done.outputs["model.onnx"].path).graph.node)
+    trained = onnx.load(done.outputs["trained.onnx"].path)
+    assert not any(node.op_type == "QuantizeLinear" for node in trained.graph.node)
+    record = json.loads(done.outputs["calibration-record.json"].path.read_text())
+    assert record["method"] == "trained"
+
+
+async def test_labels_that_are_not_there_fail_before_training(tmp_path, run_step, imported, seal, coloured):
+    unlabelled = [
+        sample.__class__(sample.name, sample.source, sample.media_type, None) for sample in coloured(4, 1)
+    ]
+    sealed = seal(unlabelled, "", tmp_path / "training", "training")
+    with pytest.raises(StepError, match="set objective to self-distilled") as caught:
+        await run_step("compile/fine-tune", {"objective": "labels"}, {**imported, **sealed})
+    assert (caught.value.reason, caught.value.deterministic) == ("OBJECTIVE_UNFIT", True)
