@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 SETS = ("max-drop=2,max-size-mb=0.02", "max-drop=2,max-size-mb=0.001")
-LADDER = ("--recipe", "baseline", "--recipe", "default")
+LADDER = ("--recipe", "baseline", "--recipe", "quick")
 
 
 @pytest.fixture(scope="session")
@@ -90,14 +90,14 @@ def test_optimize_finds_the_cheapest_that_satisfies_and_says_why_not_the_others(
     optimized: dict[str, Any],
 ) -> None:
     good, beyond = optimized["outcomes"]
-    assert (good["choice"], good["variant"].rpartition("/")[2]) == ("default", "int8")
+    assert (good["choice"], good["variant"].rpartition("/")[2]) == ("quick", "quick")
     judged = {held["candidate"]: held for held in good["judgements"]}
     assert judged["baseline"]["verdict"] == "misses" and "over 0.02 MB" in judged["baseline"]["reason"]
-    assert judged["default"]["verdict"] == "satisfies" and "top-1" in judged["default"]["reason"]
+    assert judged["quick"]["verdict"] == "satisfies" and "top-1" in judged["quick"]["reason"]
     assert (beyond["choice"], optimized["satisfied"]) == ("", False)
-    assert beyond["reason"].startswith("no candidate satisfies; default comes nearest: size")
+    assert beyond["reason"].startswith("no candidate satisfies; quick comes nearest: size")
     attempts = {held["candidate"]: held for held in optimized["attempts"]}
-    (figures,) = attempts["default"]["boards"].values()
+    (figures,) = attempts["quick"]["boards"].values()
     assert figures["accuracy"] > 0.85 and abs(figures["drop_points"]) <= 2
     assert figures["latencies_ms"]["1"]["p95_ms"] > 0 and figures["memory_bytes"] > 0
     assert figures["latencies_ms"]["1"]["speedup"] > 0, "measured beside the baseline"
@@ -106,7 +106,7 @@ def test_optimize_finds_the_cheapest_that_satisfies_and_says_why_not_the_others(
 def test_again_nothing_runs(boardwright: Any, pushed: tuple[str, ...], optimized: dict[str, Any]) -> None:
     again = boardwright.json("optimize", *pushed, "--constraints", SETS[0], *LADDER, "--runs", "20")
     assert [attempt["cached"] for attempt in again["attempts"]] == [True, True]
-    assert again["outcomes"][0]["choice"] == "default"
+    assert again["outcomes"][0]["choice"] == "quick"
     first = {held["candidate"]: held["boards"] for held in optimized["attempts"]}
     for attempt in again["attempts"]:
         (board,) = attempt["boards"]
@@ -122,7 +122,7 @@ def test_a_board_elsewhere_is_unknown_and_never_estimated(
     )
     assert done.returncode == 3
     (outcome,) = json.loads(done.stdout)["outcomes"]
-    assert (outcome["choice"], outcome["undecided"]) == ("", "default")
+    assert (outcome["choice"], outcome["undecided"]) == ("", "quick")
     assert "no measurement for that board" in outcome["reason"]
     assert {held["verdict"] for held in outcome["judgements"]} == {"unknown"}
 
@@ -159,18 +159,18 @@ def test_what_is_missing_is_told_before_anything_runs(boardwright: Any, pushed: 
 def test_the_files_of_steps_can_be_fetched(
     boardwright: Any, optimized: dict[str, Any], tmp_path: Path
 ) -> None:
-    job = next(held["job"] for held in optimized["attempts"] if held["candidate"] == "default")
+    job = next(held["job"] for held in optimized["attempts"] if held["candidate"] == "quick")
     listed = boardwright.json("job", "outputs", job)
     assert {(held["step"], held["name"]) for held in listed} >= {
-        ("import", "model.onnx"), ("quantize-int8", "calibration-record.json"),
-        ("evaluate-int8", "evaluation.json"),
+        ("import", "model.onnx"), ("observe-baseline", "calibration-record.json"),
+        ("evaluate-quick", "evaluation.json"),
     }  # fmt: skip
     paths = boardwright.json("job", "download", job, str(tmp_path), "--file", "evaluation.json")
-    assert paths == [str(tmp_path / f"evaluate-{name}" / "evaluation.json") for name in ("baseline", "int8")]
+    assert paths == [str(tmp_path / f"evaluate-{name}" / "evaluation.json") for name in ("baseline", "quick")]
     assert json.loads(Path(paths[1]).read_text())["accuracy"]["top1"] > 0.85
     assert boardwright.refused(3, "job", "outputs", job, "nonsense")["reason"] == "STEP_NOT_FOUND"
     refused = boardwright.refused(3, "job", "download", job, str(tmp_path), "--file", "nonsense")
-    assert refused["reason"] == "OUTPUT_NOT_FOUND" and "evaluate-int8/evaluation.json" in refused["message"]
+    assert refused["reason"] == "OUTPUT_NOT_FOUND" and "evaluate-quick/evaluation.json" in refused["message"]
 
 
 def test_the_report_is_written_from_what_the_steps_left(
@@ -178,7 +178,7 @@ def test_the_report_is_written_from_what_the_steps_left(
 ) -> None:
     html, markdown = tmp_path / "r.html", tmp_path / "r.md"
     rows = boardwright.json("report", "perceptron@1", "--html", str(html), "--markdown", str(markdown))
-    assert {row["variant"] for row in rows} >= {"baseline", "int8"}
+    assert {row["variant"] for row in rows} >= {"baseline", "quick"}
     page, text = html.read_text(), markdown.read_text()
     for part in ("Report on perceptron@1", "Precisions", "INT8 static", "Activation ranges", "<svg"):
         assert part in page

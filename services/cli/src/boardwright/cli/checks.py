@@ -20,6 +20,7 @@ OK, MISSING, OPTIONAL = "ok", "missing", "optional"
 _LOW_DISK_BYTES = 2e9
 _OPTIONAL_MODULES = (
     ("onnxruntime", "compiling, building and measuring here", "pip install 'boardwright-builder[engine]'"),
+    ("openvino", "building and measuring for OpenVINO", "pip install 'boardwright-builder[openvino]'"),
     ("torch", "state dicts and TorchScript", "pip install 'boardwright-compiler[torch]'"),
     ("ultralytics", "Ultralytics checkpoints (AGPL-3.0)", "pip install 'boardwright-compiler[ultralytics]'"),
 )

@@ -45,6 +45,8 @@ def test_the_default_recipe_judges_before_and_after():
     assert [(step.name, step.variant) for step in found.passes] == [
         ("import", "baseline"),
         ("evaluate", "baseline"),
+        ("observe", "baseline"),
+        ("recover", "baseline"),
         ("quantize", "int8"),
         ("evaluate", "int8"),
     ]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MODEL = "model.onnx"
 DOCUMENTS = ("calibration-record.json", "protection.json", "profile.json", "ablation.json")
+TAKEN = ("calibration-record.json", "protection.json", "recovered.onnx")
 OF_EACH_VARIANT = ("diagnosis.json",)
 _JOBS = 300
 _MAX_DOCUMENT_BYTES = 64 << 20
@@ -126,6 +127,7 @@ def _note(found: _Found, step: Step, planned: Mapping[str, Any], recipe: str) ->
             size_bytes=step.outputs[MODEL].size_bytes,
             parameters={k: v for k, v in json.loads(step.parameters_json or "{}").items() if k != "import"},
             values={**values, "warnings": list(step.warnings)},
+            given=tuple(name for name in TAKEN if name in step.inputs),
         )
         found.made.setdefault(graph, made)
     if step.kind == _EVALUATE and planned.get("dataset"):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from boardwright.compiler.engine.report import plots
 from boardwright.compiler.engine.report.content import Section, Table
 from boardwright.compiler.engine.report.data import (
+    CALIBRATION_RECORD,
     IMPORT,
     PRUNE,
     QUANTIZE,
@@ -283,8 +284,9 @@ def deployment(data: ReportData) -> Section | None:
 
 
 def _settings(variant: MadeVariant, *but: str) -> dict[str, object]:
-    """The parameters that a graph follows from, without those that are compared."""
-    return {k: v for k, v in variant.parameters.items() if k not in (*but, "fail_if_information_lost")}
+    """What a graph follows from, without the parameters that are compared."""
+    kept = {k: v for k, v in variant.parameters.items() if k not in (*but, "fail_if_information_lost")}
+    return {**kept, "given": sorted(set(variant.given) - {CALIBRATION_RECORD})}
 
 
 def _straight(data: ReportData, kind: str) -> list[MadeVariant]:

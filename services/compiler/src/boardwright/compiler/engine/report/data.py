@@ -10,6 +10,7 @@ from typing import Any
 IMPORT, QUANTIZE = "compile/import", "compile/quantize"
 QUANTIZE_DYNAMIC, QUANTIZE_WEIGHTS = "compile/quantize-dynamic", "compile/quantize-weights"
 PRUNE = "compile/prune"
+RECOVERED_MODEL, CALIBRATION_RECORD = "recovered.onnx", "calibration-record.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class MadeVariant:
     """A graph, how it was made, and what is known of it.
 
     ``kind`` is the step kind that made it of the variant ``source`` (its digest), with ``parameters``;
-    ``values`` is what that step said. ``documents`` are the JSON files of that step and of the passes that
+    ``values`` is what that step said, ``given`` which files of earlier passes it took (``recovered.onnx``).
+    ``documents`` are the JSON files of that step and of the passes that
     looked at this graph: ``quantization.json``, ``calibration-record.json``, ``protection.json``,
     ``profile.json``. Accuracy and parity are fractions of 1 on the report's dataset.
     """
@@ -54,6 +56,7 @@ class MadeVariant:
     values: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, float] = field(default_factory=dict)
     parity: Mapping[str, float] = field(default_factory=dict)
+    given: Sequence[str] = ()
     costs: Sequence[Cost] = ()
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -108,7 +111,13 @@ class ReportData:
     def from_json(cls, values: Mapping[str, Any]) -> ReportData:
         """Read a report's data back."""
         variants = [
-            MadeVariant(**{**held, "costs": tuple(_cost(cost) for cost in held["costs"])})
+            MadeVariant(
+                **{
+                    **held,
+                    "costs": tuple(_cost(cost) for cost in held["costs"]),
+                    "given": tuple(held.get("given", ())),
+                }
+            )
             for held in values["variants"]
         ]
         return cls(**{**values, "variants": tuple(variants)})

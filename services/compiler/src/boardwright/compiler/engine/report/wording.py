@@ -8,6 +8,7 @@ from boardwright.compiler.engine.report.data import (
     QUANTIZE,
     QUANTIZE_DYNAMIC,
     QUANTIZE_WEIGHTS,
+    RECOVERED_MODEL,
     MadeVariant,
     ReportData,
 )
@@ -73,7 +74,7 @@ def share(part: float | None, whole: float | None) -> str:
 def precision(variant: MadeVariant) -> str:
     """What a variant's numbers are: "INT8 static", "FP32"."""
     if variant.kind == QUANTIZE:
-        return "INT8 static"
+        return "INT8 static, recovered" if RECOVERED_MODEL in variant.given else "INT8 static"
     if variant.kind == QUANTIZE_DYNAMIC:
         return "INT8 dynamic"
     if variant.kind == QUANTIZE_WEIGHTS:
