@@ -123,6 +123,13 @@ def test_an_attention_mask_does_not_drown_the_scores(builder):
     assert kept_db(model, done.model, feed) > kept_db(model, blind.model, feed) + 10
 
 
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_attention_is_quantized_for_every_profile(builder, profile):
+    model = attention(builder, 16, 1.0)
+    done = quantize(model, tokens(16), PROFILES[profile])
+    assert kept_db(model, done.model, tokens(16)[-1]) > 15
+
+
 def test_scores_stay_in_float_only_where_a_step_would_change_a_weight(builder):
     calm, wild = attention(builder, 16, 1.0), attention(builder, 16, 40.0)
     assert "MatMul" not in operators(calm, excluded_names(protected(calm, tokens(16))))
