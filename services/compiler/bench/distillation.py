@@ -3,7 +3,7 @@
     python services/compiler/bench/distillation.py [--seeds N] [--json FILE] [digits|shapes]...
 
 ``digits``: classifiers of scikit-learn's 8x8 digits. The student has 50 labelled digits; the teacher saw
-1000, and the student sees the same 950 others without labels. ``shapes``: Ultralytics detectors at 96 px on
+1000, and the student sees the same 950 others without labels. ``shapes``: Ultralytics detectors at 64 px on
 generated images, trained by Ultralytics' own trainer with and without ``distill_model``. Figures are means
 over the seeds, with the least and the largest; nothing is chosen on the test samples.
 """
@@ -38,7 +38,7 @@ DIGITS = InputSpec(height=8, width=8, color="GRAY", channels=1, scale=1 / 255, b
 LOGITS = OutputSpec(task="classification", head="logits", num_classes=10)
 LABELLED, KNOWN = 50, 1000
 STEPS = 600
-SIDE = 96
+SIDE = 64
 
 Figures = dict[str, list[float]]
 
@@ -107,7 +107,7 @@ def shapes(seed: int) -> dict[str, float]:
         return found.accuracy["map50_95"] * 100
 
     test = _shapes(100, 1000 + seed)
-    known, few = _shapes(200, seed), _shapes(48, seed)
+    known, few = _shapes(128, seed), _shapes(32, seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part, width in (("teacher", 0.25), ("student", 0.125)):
@@ -122,13 +122,13 @@ def shapes(seed: int) -> dict[str, float]:
                 folder / f"{part}.pt", teacher, samples, *specs, options(epochs), imported.model
             )
 
-        taught = train("teacher", None, known, 30)
+        taught = train("teacher", None, known, 20)
         (folder / "taught.pt").write_bytes(taught.checkpoint)
         return {
-            "teacher (200 images)": mean_precision(imported, taught.model),
-            "student, 48 images": mean_precision(imported, train("student", None, few, 40).model),
-            "student, 48 images and teacher": mean_precision(
-                imported, train("student", folder / "taught.pt", few, 40).model
+            "teacher (128 images)": mean_precision(imported, taught.model),
+            "student, 32 images": mean_precision(imported, train("student", None, few, 30).model),
+            "student, 32 images and teacher": mean_precision(
+                imported, train("student", folder / "taught.pt", few, 30).model
             ),
         }
 

@@ -17,12 +17,12 @@ from boardwright.compiler.engine.distill.checkpoints import same_graph
 from boardwright.compiler.engine.evaluate import Sample, evaluate
 from boardwright.compiler.engine.export import export_network
 from boardwright.compiler.engine.importing import ImportedModel, import_checkpoint
-from boardwright.compiler.kinds import DISTILL
-from boardwright.compiler.steps import distill
+from boardwright.compiler.kinds import DISTILL, FINE_TUNE
+from boardwright.compiler.steps import distill, fine_tune
 from boardwright.compiler.steps.importing import read_declared
 from boardwright.content import digest_file
 from boardwright.jobs.domain.cache_key import with_defaults
-from boardwright.jobs.step_api import InputFile, StepError, StepRequest, StepResult
+from boardwright.jobs.step_api import InputFile, StepError, StepKind, StepRequest, StepResult
 from boardwright.model import InputSpec, OutputSpec
 from boardwright.samples import FoundSample
 from boardwright.samples.labels import Box
@@ -38,6 +38,10 @@ def build_network(width=3, classes=3):
         torch.nn.Flatten(), torch.nn.Linear(width, classes),
     )
 """
+YOLO = {
+    "teacher": "big@1", "teacher_import": {"format": "ultralytics"}, "import": {"format": "ultralytics"},
+    "epochs": 1, "batch_size": 6, "augment": False, "fail_if_information_lost": False,
+}  # fmt: skip
 needs_ultralytics = pytest.mark.skipif(
     importlib.util.find_spec("ultralytics") is None, reason="needs boardwright-compiler[ultralytics]"
 )
@@ -93,35 +97,54 @@ def test_a_teacher_of_other_classes_and_a_broken_one_are_told_as_the_teacher(tmp
     assert caught.value.reason == "CHECKPOINT_UNREADABLE"
 
 
-@needs_ultralytics
-@pytest.mark.filterwarnings("ignore")  # torch's and Ultralytics' own, while the checkpoints are made
-async def test_ultralytics_files_are_trained_by_their_own_trainer(tmp_path, run_step, seal, monkeypatch):
+@pytest.fixture
+def yolos(tmp_path: Path, seal, monkeypatch) -> dict[str, Path]:
+    """A small Ultralytics student, imported, a larger teacher, and labelled shapes, as a step's inputs."""
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
     for name, width in (("student", 0.0625), ("teacher", 0.125)):
         _yolo(tmp_path / name, width)
     inputs = _written(import_checkpoint(tmp_path / "student"), tmp_path)
     inputs |= {"checkpoint": tmp_path / "student", "teacher": tmp_path / "teacher"}
-    training = seal(list(_shapes(12)), "detection", tmp_path / "training", "training")
-    parameters = {
-        "teacher": "big@1", "teacher_import": {"format": "ultralytics"}, "import": {"format": "ultralytics"},
-        "epochs": 1, "batch_size": 6, "augment": False, "fail_if_information_lost": False,
-    }  # fmt: skip
-    done = await run_step("compile/distill", parameters, {**inputs, **training})
+    return inputs | seal(list(_shapes(12)), "detection", tmp_path / "training", "training")
+
+
+@needs_ultralytics
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's and Ultralytics' own, while the checkpoints are made
+async def test_ultralytics_files_are_trained_by_their_own_trainer(run_step, yolos):
+    done = await run_step("compile/distill", YOLO, yolos)
     assert done.values["objective"] == "ultralytics"
     assert "train/dis_loss" in done.values["losses"][0]
     again = import_checkpoint(done.outputs["checkpoint"].path)
     assert same_graph(again.model, onnx.load(done.outputs["model.onnx"].path))
-    changed = {**inputs, "model.onnx": done.outputs["model.onnx"].path}  # not what the file gives
-    unlike = run_here({**parameters, "steps": 1}, {**changed, **training}, tmp_path)
-    assert unlike.values["objective"] == "detection"
-    assert any("changed the graph since this checkpoint" in warning for warning in unlike.warnings)
 
 
-def run_here(parameters, inputs: dict[str, Path], folder: Path) -> StepResult:
+@needs_ultralytics
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_fine_tuning_trains_a_file_on_its_boxes_until_the_graph_has_left_it_behind(yolos, tmp_path):
+    done = run_here({**YOLO, "objective": "labels"}, yolos, tmp_path, FINE_TUNE)
+    assert (done.values["trainer"], done.values["objective"]) == ("ultralytics", "labels")
+    assert "train/dis_loss" not in done.values["losses"][0]
+    again = import_checkpoint(done.outputs["checkpoint"].path)
+    assert same_graph(again.model, onnx.load(done.outputs["model.onnx"].path))
+    changed = onnx.load(yolos["model.onnx"])
+    weight = next(tensor for tensor in changed.graph.initializer if len(tensor.dims) == 4)
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.5, weight.name))
+    onnx.save(changed, yolos["model.onnx"])
+    done = run_here({**YOLO, "steps": 1}, yolos, tmp_path)
+    assert done.values["objective"] == "detection"
+    assert any("changed the graph since this checkpoint" in warning for warning in done.warnings)
+    with pytest.raises(StepError, match="changed the graph since this checkpoint"):
+        run_here({**YOLO, "objective": "labels"}, yolos, tmp_path, FINE_TUNE)
+
+
+def run_here(parameters, inputs: dict[str, Path], folder: Path, kind: StepKind = DISTILL) -> StepResult:
     """Run the step in this process: much is asked of it, and only its answers matter."""
     given = {name: InputFile(path, str(digest_file(path)), "") for name, path in inputs.items()}
-    told = with_defaults(DISTILL, {"import": {}, **parameters})
-    return distill.run(StepRequest(DISTILL.name, told, given, 0, folder), lambda *_: None)
+    told = with_defaults(kind, {"import": {}, **parameters})
+    run = distill.run if kind is DISTILL else fine_tune.run
+    return run(StepRequest(kind.name, told, given, 0, folder), lambda *_: None)
 
 
 def _student(folder: Path) -> dict[str, Path]:

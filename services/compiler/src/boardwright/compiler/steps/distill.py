@@ -25,6 +25,7 @@ from boardwright.compiler.steps.files import (
 )
 from boardwright.compiler.steps.importing import read_declared
 from boardwright.compiler.steps.training import memory_of, tell
+from boardwright.compiler.steps.ultralytics import trainable_file
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
 
 if TYPE_CHECKING:
@@ -68,9 +69,10 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         progress(0, 0, "importing the teacher")
         teacher = _import_teacher(request, folder)
         check_teacher(student[2], teacher.output_spec)
-        files, why_not = _ultralytics_files(request, folder, student, teacher, dataset)
-        if files is not None:
-            done = _distill_files(request, progress, files, student, dataset)
+        file, why_not = _ultralytics_file(request, folder, student, teacher, dataset)
+        if file is not None:
+            of_teacher = link(request.input("teacher"), folder / "of-the-teacher.pt")
+            done = _distill_file(request, progress, file, of_teacher, student, dataset)
         else:
             done = _distill_graph(request, progress, student, teacher, dataset)
         progress(0, 0, "checking that the outputs carry information")
@@ -118,56 +120,40 @@ def _import_teacher(request: StepRequest, folder: Path) -> ImportedModel:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """Ultralytics files of student and teacher."""
-
-    student: Path
-    teacher: Path
-
-
-def _ultralytics_files(
+def _ultralytics_file(
     request: StepRequest,
     folder: Path,
     student: tuple[onnx.ModelProto, InputSpec, OutputSpec],
     teacher: ImportedModel,
     dataset: DatasetReader,
-) -> tuple[_Files | None, str]:
-    """Return the files where Ultralytics' trainer is to do the work, and otherwise why it is not."""
-    from boardwright.compiler.engine.distill.checkpoints import import_ultralytics, same_graph, unfit_spec
+) -> tuple[Path | None, str]:
+    """Return the student's file where Ultralytics' trainer is to do the work, and otherwise why it is not."""
     from boardwright.compiler.engine.errors import EngineError
-    from boardwright.compiler.engine.graph.prepare import opset_of
     from boardwright.model import ModelFormat
 
     objective = request.parameters["objective"]
-    model, input_spec, output_spec = student
-    if objective not in ("auto", "ultralytics") or output_spec.task != "detection":
+    if objective not in ("auto", "ultralytics") or student[2].task != "detection":
         if objective == "ultralytics":
             raise EngineError("DISTILL_OBJECTIVE_UNFIT", "The objective ultralytics is for detectors.")
         return None, ""
-    why_not = ""
-    path = link(request.input(CHECKPOINT), folder / "student.pt")
-    if not _is_ultralytics(path) or teacher.format is not ModelFormat.ULTRALYTICS:
-        why_not = "student and teacher are not both Ultralytics checkpoints"
-    elif not any(sample.label for sample in dataset.manifest.samples):
-        why_not = "the dataset has no boxes, and Ultralytics' loss needs them"
-    elif unfit_spec(input_spec):
-        why_not = unfit_spec(input_spec)
-    elif not same_graph(import_ultralytics(path, input_spec, output_spec, opset_of(model)), model):
-        why_not = "an earlier pass changed the graph since this checkpoint"
-    if not why_not:
-        return _Files(path, link(request.input("teacher"), folder / "of-the-teacher.pt")), ""
-    if objective == "ultralytics":
+    if teacher.format is not ModelFormat.ULTRALYTICS:
+        path, why_not = None, "the teacher is no Ultralytics checkpoint"
+    else:
+        path, why_not = trainable_file(request, folder, student, dataset)
+    if why_not and objective == "ultralytics":
         raise EngineError(
             "DISTILL_OBJECTIVE_UNFIT", f"The objective ultralytics cannot be used: {why_not}. Choose auto."
         )
-    return None, f"Ultralytics' own trainer was not used: {why_not}; the graph learnt the teacher's boxes."
+    if why_not:
+        why_not = f"Ultralytics' own trainer was not used: {why_not}; the graph learnt the teacher's boxes."
+    return path, why_not
 
 
-def _distill_files(
+def _distill_file(
     request: StepRequest,
     progress: Progress,
-    files: _Files,
+    file: Path,
+    teacher: Path,
     student: tuple[onnx.ModelProto, InputSpec, OutputSpec],
     dataset: DatasetReader,
 ) -> _Done:
@@ -179,8 +165,8 @@ def _distill_files(
     total = min(len(dataset), parameters["training_samples"] or len(dataset))
     options = read_ultralytics_options(_set(request), input_spec)
     done = distill_ultralytics(
-        files.student,
-        files.teacher,
+        file,
+        teacher,
         labelled(dataset, total),
         input_spec,
         output_spec,
@@ -227,13 +213,3 @@ def _set(request: StepRequest) -> dict[str, Any]:
     """Return the parameters that are set, with the seed: what is None is left to whoever trains."""
     found = {name: value for name, value in request.parameters.items() if value is not None}
     return {**found, "seed": request.seed + int(request.parameters["seed"])}
-
-
-def _is_ultralytics(path: Path) -> bool:
-    """Tell an Ultralytics file; an earlier pass may have left a graph in a checkpoint's place."""
-    from boardwright.model import ModelError, ModelFormat, detect_format
-
-    try:
-        return detect_format(path) is ModelFormat.ULTRALYTICS
-    except ModelError:
-        return False
