@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
@@ -19,6 +19,7 @@ from boardwright.compiler.engine.pruning.importance import (
     magnitude,
     norm_scale,
     reconstruction,
+    unexplained,
 )
 from boardwright.compiler.engine.pruning.selection import MEASURES, SCOPES, Bounds, Selection
 from boardwright.compiler.engine.pruning.sensitivity import (
@@ -58,7 +59,7 @@ class PruneOptions:
     heads: bool = True
     max_ratio: float = 0.8
     round_to: int = 8
-    rounds: int = 1
+    rounds: int = 3
     compensation: str = "least-squares"
     sensitivity_samples: int = 4
     seed: int = 0
@@ -157,20 +158,23 @@ def prune(
         )
     prepared = prepare_for_pruning(model)
     found = find_dependencies(prepared)
-    run = _Run(options, feeds, progress, Bounds(options.round_to, options.max_ratio, _own_ratios(options)))
+    originals = {cell.key: int(cell.units.size) for cell in find_cells(found)}
+    own = {**dict.fromkeys(options.exclude, 0.0), **options.layers}
+    run = _Run(options, feeds, progress, Bounds(options.round_to, options.max_ratio, own, originals))
     _check_layers(found, options)
     before = CostModel(found).cost(())
-    left = 1.0
+    channels = sum(cell.channels for cell in find_cells(found))
     for number in range(options.rounds):
-        wanted = 1 - options.amount * (number + 1) / options.rounds
-        found = run.step(found, 1 - wanted / left)
-        left = wanted
+        share = (number + 1) / options.rounds
+        left = _left(found, options.measure, before, channels)
+        found = run.step(found, max(0.0, 1 - (1 - options.amount * share) / left), share)
     after = CostModel(found).cost(())
     layers, heads = run.widths(prepared, found)
     error = run.error(prepared, found.model)
+    plain = run.uncompensated(prepared)
     return PrunedModel(
-        found.model, options, before, after, layers, heads, error, run.uncompensated, run.compensated,
-        found.frozen_by, run.curves, run.notes(found),
+        found.model, options, before, after, layers, heads, error, plain, run.compensated, found.frozen_by,
+        run.curves, run.notes(found),
     )  # fmt: skip
 
 
@@ -186,22 +190,27 @@ class _Run:
         self._bounds = bounds
         self._without_scale = 0
         self._heads: dict[str, list[int]] = {}
+        self._plain: Dependencies | None = None
         self.compensated = 0
-        self.uncompensated: float | None = None
         self.curves: Mapping[str, list[list[float]]] = {}
 
-    def step(self, found: Dependencies, amount: float) -> Dependencies:
-        """Rank, choose, compensate and remove once; returns the smaller graph with its dependencies."""
+    def step(self, found: Dependencies, amount: float, share: float) -> Dependencies:
+        """Rank, choose, compensate and remove once; returns the smaller graph with its dependencies.
+
+        ``amount`` is a fraction of what is there now, ``share`` the part of the pass that is then done.
+        """
         options = self._options
         cells = self._cells(found)
         moments: dict[str, Moments] = {}
         if options.compensation != "none" or options.importance == "reconstruction":
             self._progress(0, 0, "watching how channels vary together")
-            moments = gather_moments(found, self._feeds, seed=options.seed)
+            held_out = set(self._places(_CHECKED)) if len(self._feeds) >= 4 * _CHECKED else set()
+            watched = (feed for place, feed in enumerate(self._feeds) if place not in held_out)
+            moments = gather_moments(found, watched, seed=options.seed)
         self._progress(0, 0, f"ranking channels by {options.importance}")
         scores = self._scores(found, cells, moments)
-        selection = Selection(cells, scores, CostModel(found), self._bounds)
-        units = self._select(found, selection, moments, amount)
+        selection = Selection(cells, scores, CostModel(found), replace(self._bounds, share=share))
+        units = self._select(found, selection, moments, amount, share)
         if not units:
             return found
         self._note_heads(cells, units)
@@ -209,15 +218,19 @@ class _Run:
         check_equal(found, units, plain)
         if options.compensation == "none":
             return find_dependencies(plain)
-        if options.rounds == 1:
-            self.uncompensated = self.error(found.model, plain)
+        alone = self._plain
+        self._plain = find_dependencies(plain if alone is None else remove_units(alone, units))
         self._progress(0, 0, "letting the kept channels stand in for the removed")
         ready, count = compensate(found, units, moments, options.compensation)
         self.compensated += count
         return find_dependencies(remove_units(ready, units))
 
+    def uncompensated(self, baseline: onnx.ModelProto) -> float | None:
+        """Return the error that the same channels' removal has without compensation; None without any."""
+        return None if self._plain is None else self.error(baseline, self._plain.model)
+
     def error(self, baseline: onnx.ModelProto, pruned: onnx.ModelProto) -> float | None:
-        """Return the outputs' error on the last few samples; None without samples."""
+        """Return the outputs' error on a few samples (held out where there are 32); None without any."""
         if not len(self._feeds):
             return None
         chosen = self._some(_CHECKED)
@@ -273,15 +286,24 @@ class _Run:
         if kind == "taylor":
             from boardwright.compiler.engine.pruning.taylor import taylor
 
-            return taylor(found, cells, self._feeds, seed=self._options.seed)
+            changes = taylor(found, cells, self._feeds, seed=self._options.seed)
+            if self._options.compensation != "least-squares":
+                return changes
+            parts = unexplained(found, cells, moments)
+            return [change * part for change, part in zip(changes, parts, strict=True)]
         return chance(cells, self._options.seed)
 
     def _select(
-        self, found: Dependencies, selection: Selection, moments: Mapping[str, Moments], amount: float
+        self,
+        found: Dependencies,
+        selection: Selection,
+        moments: Mapping[str, Moments],
+        amount: float,
+        share: float,
     ) -> set[int]:
         options = self._options
         if options.scope == "uniform":
-            return selection.uniform(amount, options.measure)
+            return selection.uniform(amount, options.measure, options.amount * share)
         if options.scope == "global":
             return selection.over_all(amount, options.measure)
 
@@ -300,9 +322,11 @@ class _Run:
 
     def _some(self, count: int) -> list[Feed]:
         """Return ``count`` samples spread over all."""
+        return [self._feeds[place] for place in self._places(count)]
+
+    def _places(self, count: int) -> list[int]:
         total = len(self._feeds)
-        places = sorted({int(total * (number + 0.5) / count) for number in range(count)})
-        return [self._feeds[place] for place in places]
+        return sorted({int(total * (number + 0.5) / count) for number in range(count)})
 
     def _note_heads(self, cells: Sequence[Cell], units: set[int]) -> None:
         for cell in cells:
@@ -327,8 +351,14 @@ def is_heads(found: Dependencies, cell: Cell) -> bool:
     return False
 
 
-def _own_ratios(options: PruneOptions) -> dict[str, float]:
-    return {**dict.fromkeys(options.exclude, 0.0), **options.layers}
+def _left(found: Dependencies, measure: str, before: Cost, channels: int) -> float:
+    """Return the fraction of channels, parameters or MACs that earlier rounds have left."""
+    if measure == "channels":
+        return sum(cell.channels for cell in find_cells(found)) / max(1, channels)
+    now = CostModel(found).cost(())
+    if measure == "parameters":
+        return now.parameters / max(1, before.parameters)
+    return now.macs / max(1, before.macs)
 
 
 def _check_layers(found: Dependencies, options: PruneOptions) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.pruning.attributes import integer
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 from boardwright.compiler.engine.pruning.labels import Site
-from boardwright.compiler.engine.pruning.statistics import Moments, readers
+from boardwright.compiler.engine.pruning.statistics import Moments, observed_tensor, readers
 from boardwright.compiler.engine.pruning.surgery import keep
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 COMPENSATIONS = ("none", "mean", "least-squares")
-_RIDGE = 1e-2
 
 
 def compensate(
@@ -46,7 +45,7 @@ def compensate(
     count = 0
     for site in readers(found):
         stays = keep(site.labels, removed)
-        name = model.graph.node[site.node].input[0]
+        name = observed_tensor(found, site)[0]
         if stays.all() or not stays.any() or name not in moments or not editor.owns(site.tensor):
             continue
         has_bias = editor.can_shift(site.node)
@@ -67,8 +66,7 @@ def _prediction(moments: Moments, stays: Array, method: str, *, centred: bool) -
         return np.zeros((int((~stays).sum()), int(stays.sum()))), mean[~stays]
     matrix = moments.covariance() if centred else moments.second_moment()
     kept = matrix[np.ix_(stays, stays)]
-    ridge = _RIDGE * float(np.trace(kept)) / max(1, len(kept)) + 1e-12
-    mix = np.linalg.solve(kept + ridge * np.eye(len(kept)), matrix[np.ix_(stays, ~stays)]).T
+    mix = np.linalg.solve(kept + moments.ridge() * np.eye(len(kept)), matrix[np.ix_(stays, ~stays)]).T
     return mix, mean[~stays] - mix @ mean[stays]
 
 

@@ -6,7 +6,8 @@
 - ``reconstruction``: what the layers that read the unit would still miss after the channels that stay have
   stood in for it (``compensation``): Optimal Brain Surgeon's saliency (Hassibi & Stork, 1993) for columns of
   weights. Needs samples, no gradients.
-- ``taylor``: the first-order change of the outputs (``taylor``). Needs samples and torch.
+- ``taylor``: the first-order change of the outputs (``taylor``), and of it, where least squares will stand
+  in, the part that the other channels do not predict. Needs samples and torch.
 - ``random``: the control that the others have to beat.
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 from boardwright.compiler.engine.pruning.labels import Site
-from boardwright.compiler.engine.pruning.statistics import Moments, readers
+from boardwright.compiler.engine.pruning.statistics import Moments, observed_tensor, readers
 from boardwright.compiler.engine.pruning.units import Cell
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 IMPORTANCES = ("l1", "l2", "bn-scale", "reconstruction", "taylor", "random")
 WITHOUT_SAMPLES = frozenset({"l1", "l2", "bn-scale", "random"})
 _WEIGHT_ROLES = frozenset({"out", "in", "depthwise"})
-_RIDGE = 1e-2
 
 Scores = list["Array"]
 """One array per cell, (units,) float64 in the order of ``Cell.units``; lower goes first."""
@@ -99,11 +99,11 @@ def reconstruction(found: Dependencies, cells: Sequence[Cell], moments: Mapping[
     known: dict[int, Array] = {}
     left: dict[str, Array] = {}
     for site in readers(found):
-        name = found.model.graph.node[site.node].input[0]
+        name = observed_tensor(found, site)[0]
         if name not in moments:
             continue
         if name not in left:
-            left[name] = unpredicted(moments[name].covariance())
+            left[name] = unpredicted(moments[name])
         squares = _sum_but(stored.read(site.tensor).astype(np.float64) ** 2, site.axis)
         whole = float((squares * np.diag(moments[name].covariance())).sum())
         known[id(site)] = squares * left[name] / max(whole, 1e-12)
@@ -115,12 +115,38 @@ def reconstruction(found: Dependencies, cells: Sequence[Cell], moments: Mapping[
     return scores
 
 
-def unpredicted(covariance: Array) -> Array:
+def unexplained(found: Dependencies, cells: Sequence[Cell], moments: Mapping[str, Moments]) -> Scores:
+    """Return the part of each unit's signal that the other channels do not predict, 0 to 1."""
+    import numpy as np
+
+    parts: dict[str, Array] = {}
+    known: dict[int, Array] = {}
+    for site in readers(found):
+        name = observed_tensor(found, site)[0]
+        if name not in moments:
+            continue
+        if name not in parts:
+            whole = np.maximum(np.diag(moments[name].second_moment()), 1e-12)
+            parts[name] = np.minimum(unpredicted(moments[name]) / whole, 1.0)
+        known[id(site)] = parts[name]
+    scores = []
+    for cell in cells:
+        sites = [found.sites[number] for number in cell.sites if id(found.sites[number]) in known]
+        fractions = [
+            per_unit(cell, site, known[id(site)])
+            / np.maximum(per_unit(cell, site, np.ones(site.labels.size)), 1)
+            for site in sites
+        ]
+        scores.append(np.mean(fractions, axis=0) if fractions else np.ones(cell.units.size))
+    return scores
+
+
+def unpredicted(moments: Moments) -> Array:
     """Return each channel's variance that the other channels do not explain, (C,)."""
     import numpy as np
 
-    ridge = _RIDGE * float(np.trace(covariance)) / max(1, len(covariance)) + 1e-12
-    inverse = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
+    covariance = moments.covariance()
+    inverse = np.linalg.inv(covariance + moments.ridge() * np.eye(len(covariance)))
     found: Array = 1.0 / np.maximum(np.diag(inverse), 1e-12)
     return found
 

@@ -22,6 +22,7 @@ MEASURES = ("channels", "parameters", "macs")
 _HALVINGS = 40
 _NEAR = 0.005
 _RATIOS = 9
+_PARTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,15 @@ class Bounds:
 
     ``round_to`` is the multiple that widths keep to where a layer is wide enough (four times as wide),
     ``max_ratio`` the most that a layer may lose, ``layers`` gives ratios by patterns of layers' names.
+    Ratios are of the ``originals``, units by cell before the first round; ``share`` is the part of the
+    ratios in ``layers`` that is due in this round.
     """
 
     round_to: int = 8
     max_ratio: float = 0.8
     layers: Mapping[str, float] = field(default_factory=dict)
+    originals: Mapping[str, int] = field(default_factory=dict)
+    share: float = 1.0
 
     def own_ratio(self, cell: Cell) -> float | None:
         """Return the ratio that a recipe gives to one of the cell's layers."""
@@ -43,17 +48,20 @@ class Bounds:
                 return float(ratio)
         return None
 
-    def removable(self, cell: Cell, wanted: float) -> int:
-        """Return how many units go at the ratio ``wanted``; the rest is a multiple of ``round_to``."""
-        units = int(cell.units.size)
+    def original(self, cell: Cell) -> int:
+        """Return how many units the cell had before the first round."""
+        return self.originals.get(cell.key, int(cell.units.size))
+
+    def removable(self, cell: Cell, left: float) -> int:
+        """Return how many units go where ``left`` are wanted to stay; a multiple of ``round_to`` stays."""
+        units, original = int(cell.units.size), self.original(cell)
         step = self.round_to
-        while step > 1 and (cell.width > 1 or units < 4 * step):
+        while step > 1 and (cell.width > 1 or original < 4 * step or original % step):
             step //= 2
         own = self.own_ratio(cell)
-        least = max(1, math.ceil(units * (1 - (self.max_ratio if own is None else own)) - 1e-9))
-        left = max(least, math.ceil(units * (1 - min(wanted, 1.0)) - 1e-9))
-        left = min(units, math.ceil(left / step) * step) if units % step == 0 else left
-        return units - left
+        least = original * (1 - self.max_ratio) if own is None else original * (1 - own * self.share)
+        stays = max(1, math.ceil(max(least, left if own is None else 0) - 1e-6))
+        return units - min(units, math.ceil(stays / step) * step)
 
 
 class Selection:
@@ -71,22 +79,30 @@ class Selection:
         self._channels = sum(cell.channels for cell in cells)
         self._members = [set(cell.units.tolist()) for cell in cells]
 
-    def uniform(self, amount: float, measure: str) -> set[int]:
-        """Remove the same ratio everywhere; by parameters or MACs, the ratio that reaches ``amount``."""
-        if measure == "channels":
-            return self._at([amount] * len(self.cells))
-        return self._search(lambda level: self._at([level] * len(self.cells)), amount, measure)
+    def uniform(self, amount: float, measure: str, ratio: float) -> set[int]:
+        """Remove the same ratio of every cell's original units: ``ratio`` of channels, else what is needed.
+
+        By parameters and MACs it is the ratio that removes ``amount`` of what there is now.
+        """
+
+        def at(level: float) -> set[int]:
+            return self._left([self.bounds.original(cell) * (1 - level) for cell in self.cells])
+
+        return at(ratio) if measure == "channels" else self._search(at, amount, measure)
 
     def over_all(self, amount: float, measure: str) -> set[int]:
-        """Remove the units with the lowest scores wherever they are."""
+        """Remove the units with the lowest scores for what each saves of ``measure``, wherever they are."""
         import numpy as np
 
-        weighed = np.sort(np.concatenate(self._scores)) if self._scores else np.zeros(1)
+        prices = [
+            score / max(self._saving(number, measure), 1e-12) for number, score in enumerate(self._scores)
+        ]
+        weighed = np.sort(np.concatenate(prices)) if prices else np.zeros(1)
 
         def level_to_units(level: float) -> set[int]:
             threshold = weighed[min(len(weighed) - 1, int(level * len(weighed)))]
-            ratios = [float((score < threshold).mean()) for score in self._scores]
-            return self._at(ratios if level < 1 else [1.0] * len(ratios))
+            ratios = [float((price < threshold).mean()) for price in prices]
+            return self._without(ratios if level < 1 else [1.0] * len(ratios))
 
         return self._search(level_to_units, amount, measure)
 
@@ -103,7 +119,7 @@ class Selection:
         def level_to_units(level: float) -> set[int]:
             price = 10.0 ** (-9 + 18 * level)
             ratios = [max(choices, key=lambda o: (o[2] * price - o[1], -o[0]))[0] for choices in options]
-            return self._at(ratios)
+            return self._without(ratios)
 
         return self._search(level_to_units, amount, measure)
 
@@ -123,8 +139,19 @@ class Selection:
     def lowest(self, number: int, ratio: float) -> list[int]:
         """Return the units of one cell that go first at ``ratio``."""
         cell = self.cells[number]
-        count = self.bounds.removable(cell, ratio)
+        return self._first(number, cell.units.size * (1 - ratio))
+
+    def _first(self, number: int, left: float) -> list[int]:
+        cell = self.cells[number]
+        count = self.bounds.removable(cell, left)
         return [int(unit) for unit in cell.units[self._order[number][:count]]]
+
+    def _saving(self, number: int, measure: str) -> float:
+        """Return what one unit of a cell saves on average, while its neighbours are still there."""
+        if measure == "channels":
+            return self.cells[number].channels / self.cells[number].units.size
+        half = self.cells[number].units[: max(1, self.cells[number].units.size // 2)].tolist()
+        return self.removed_fraction(set(half), measure) / len(half)
 
     def _options(
         self, number: int, curve: Sequence[tuple[float, float]], measure: str
@@ -146,11 +173,15 @@ class Selection:
             for ratio, error in zip(ratios, errors, strict=True)
         ]
 
-    def _at(self, ratios: Sequence[float]) -> set[int]:
+    def _without(self, ratios: Sequence[float]) -> set[int]:
+        return self._left(
+            [cell.units.size * (1 - ratio) for cell, ratio in zip(self.cells, ratios, strict=True)]
+        )
+
+    def _left(self, counts: Sequence[float]) -> set[int]:
         chosen: set[int] = set()
-        for number, (cell, ratio) in enumerate(zip(self.cells, ratios, strict=True)):
-            own = self.bounds.own_ratio(cell)
-            chosen.update(self.lowest(number, ratio if own is None else own))
+        for number, left in enumerate(counts):
+            chosen.update(self._first(number, left))
         return chosen
 
     def _search(self, choose: Callable[[float], set[int]], amount: float, measure: str) -> set[int]:
@@ -164,14 +195,26 @@ class Selection:
                 "(max_ratio). "
                 "Ask for less, raise max_ratio, or lower round_to.",
             )
-        low, high, best = 0.0, 1.0, most
+        low, high, under, best = 0.0, 1.0, choose(0.0), most
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             units = choose(middle)
             if self.removed_fraction(units, measure) >= amount - _NEAR:
                 high, best = middle, units
             else:
-                low = middle
+                low, under = middle, units
             if high - low < 1e-6:
                 break
-        return best
+        return self._fill(under, best, amount, measure)
+
+    def _fill(self, under: set[int], over: set[int], amount: float, measure: str) -> set[int]:
+        """Go from a selection that is too small towards one that is too large, bit by bit, until enough."""
+        chosen = set(under)
+        for number, members in enumerate(self._members):
+            has, may = len(under & members), len(over & members)
+            for part in range(1, _PARTS + 1):
+                if self.removed_fraction(chosen, measure) >= amount - _NEAR:
+                    return chosen
+                left = len(members) - has - (may - has) * part / _PARTS
+                chosen |= set(self._first(number, left)) & over
+        return chosen

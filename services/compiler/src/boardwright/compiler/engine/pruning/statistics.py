@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Feed = Mapping[str, "np.ndarray[Any, Any]"]
 
 _POSITIONS = 512
+_RIDGE = 1e-2
 _WIDEST = 3072
 
 
@@ -43,6 +44,18 @@ class Moments:
 
         found: Array = self.products / max(1, self.count) - np.outer(self.mean, self.mean)
         return found
+
+    def ridge(self) -> float:
+        """Return what to add to the diagonal before it is inverted.
+
+        A hundredth of the mean variance; more where there are few positions per channel, so that chance
+        correlations are not taken for redundancy.
+        """
+        import numpy as np
+
+        width = max(1, len(self.total))
+        level = float(np.trace(self.covariance())) / width
+        return level * (_RIDGE + width / max(1, self.count)) + 1e-12
 
     def second_moment(self) -> Array:
         """Return the mean of the products of channels, (C, C)."""
@@ -68,8 +81,29 @@ def channel_axis(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) ->
     return 1 if node.op_type in ("Conv", "ConvTranspose") else len(shapes[node.input[0]]) - 1
 
 
+def observed_tensor(found: Dependencies, site: Site) -> tuple[str, int]:
+    """Return the tensor, and its channel axis, whose moments tell how a reader's inputs vary together.
+
+    Behind a global average pool that is the tensor in front of it: the pool is linear, and there are as many
+    more positions as it averages.
+    """
+    import numpy as np
+
+    node = found.model.graph.node[site.node]
+    name, axis = node.input[0], channel_axis(node, found.shapes)
+    maker = {output: made for made in found.model.graph.node for output in made.output}
+    before = maker.get(name)
+    while before is not None and before.op_type in ("Flatten", "Reshape", "Squeeze", "Identity"):
+        before = maker.get(before.input[0])
+    if before is None or before.op_type != "GlobalAveragePool":
+        return name, axis
+    labels = found.axes.get(before.input[0], {}).get(1)
+    same = labels is not None and np.array_equal(labels, found.axes.get(name, {}).get(axis, np.zeros(0)))
+    return (before.input[0], 1) if same else (name, axis)
+
+
 def gather_moments(found: Dependencies, feeds: Iterable[Feed], *, seed: int = 0) -> dict[str, Moments]:
-    """Return the moments of every tensor that ``readers`` read, by name.
+    """Return the moments of every tensor that ``observed_tensor`` names for a reader, by its name.
 
     At most 512 positions of each sample count, drawn by ``seed``.
 
@@ -79,10 +113,7 @@ def gather_moments(found: Dependencies, feeds: Iterable[Feed], *, seed: int = 0)
     import numpy as np
     import onnx
 
-    nodes = found.model.graph.node
-    axis_of = {
-        nodes[site.node].input[0]: channel_axis(nodes[site.node], found.shapes) for site in readers(found)
-    }
+    axis_of = dict(observed_tensor(found, site) for site in readers(found))
     watched = onnx.ModelProto()
     watched.CopyFrom(found.model)
     present = {value.name for value in watched.graph.output}

@@ -1,10 +1,10 @@
 """Importance by gradients: how much the outputs change, to first order, when a unit is silenced.
 
 Each channel's activation is multiplied by a gate of 1; d output / d gate is what silencing it changes
-(Molchanov et al., 2019, https://arxiv.org/abs/1906.10771). The usual loss is one over labels. Self-
-distillation cannot serve here: against its own answers a network's loss is flat. So the gradient is taken of
-random projections of the outputs, whose expected square is the squared change of all outputs, whatever the
-task.
+(Molchanov et al., 2019, https://arxiv.org/abs/1906.10771). The usual loss is one over labels.
+Distillation from itself cannot serve here: against its own answers a network's loss is flat. So the gradient
+is taken of random projections of the outputs, whose expected square is the squared change of all outputs,
+whatever the task.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,8 @@ class Cell:
 
     ``units`` holds their labels, ``sites`` indices into ``Dependencies.sites``. ``width`` is how many rows of
     the producing layer one unit is (1 for a channel, three heads' worth of rows for an attention head).
-    ``layers`` names the nodes that make the channels.
+    ``layers`` names the nodes that make the channels,
+    ``key`` the cell itself, the same in a graph that was pruned before.
     """
 
     units: Array
@@ -31,6 +33,7 @@ class Cell:
     width: int
     layers: tuple[str, ...]
     channels: int
+    key: str
 
     @property
     def name(self) -> str:
@@ -62,14 +65,18 @@ def find_cells(found: Dependencies) -> tuple[Cell, ...]:
     grouped: dict[tuple[int, ...], list[int]] = {}
     for label, sites in sorted(touched.items()):
         grouped.setdefault(tuple(sites), []).append(label)
-    cells = []
+    cells: list[Cell] = []
+    seen: Counter[tuple[str, ...]] = Counter()
     for numbers, units in grouped.items():
         makers = [found.sites[number] for number in numbers if found.sites[number].role == "out"]
         if len(units) < 2 or not makers:
             continue
         rows = int(np.isin(makers[0].labels, units).sum())
         names = dict.fromkeys(found.model.graph.node[maker.node].name for maker in makers)
-        cells.append(Cell(np.array(units), numbers, rows // len(units), tuple(names), rows))
+        layers = tuple(names)
+        key = f"{' '.join(layers)} {seen[layers]}"
+        seen[layers] += 1
+        cells.append(Cell(np.array(units), numbers, rows // len(units), layers, rows, key))
     return tuple(cells)
 
 
