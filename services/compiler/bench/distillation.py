@@ -107,7 +107,7 @@ def shapes(seed: int) -> dict[str, float]:
         return found.accuracy["map50_95"] * 100
 
     test = _shapes(100, 1000 + seed)
-    known, few = _shapes(128, seed), _shapes(32, seed)
+    known, few = _shapes(128, seed), _shapes(64, seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part, width in (("teacher", 0.25), ("student", 0.125)):
@@ -126,9 +126,9 @@ def shapes(seed: int) -> dict[str, float]:
         (folder / "taught.pt").write_bytes(taught.checkpoint)
         return {
             "teacher (128 images)": mean_precision(imported, taught.model),
-            "student, 32 images": mean_precision(imported, train("student", None, few, 30).model),
-            "student, 32 images and teacher": mean_precision(
-                imported, train("student", folder / "taught.pt", few, 30).model
+            "student, 64 images": mean_precision(imported, train("student", None, few, 45).model),
+            "student, 64 images and teacher": mean_precision(
+                imported, train("student", folder / "taught.pt", few, 45).model
             ),
         }
 
@@ -176,7 +176,9 @@ def main() -> None:
         started = time.process_time()
         figures: Figures = {}
         for seed in range(arguments.seeds):
-            for what, figure in known[name](seed).items():
+            found = known[name](seed)
+            sys.stderr.write(f"{name}, seed {seed}: {json.dumps(found)}\n")
+            for what, figure in found.items():
                 figures.setdefault(what, []).append(figure)
         spent = time.process_time() - started
         sys.stdout.write(f"\n{name}: {arguments.seeds} seeds, {spent:.0f} CPU-s\n")

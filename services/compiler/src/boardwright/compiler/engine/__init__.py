@@ -8,6 +8,8 @@
   block-wise reconstruction, learned rounding; ``integer_outputs``: what leaves the integers keeps more.
 - ``quantize``: static INT8 by a ``scheme``; it observes, protects, recovers, and checks its result.
 - ``evaluate/``: accuracy, parity with the baseline, and (``quality``) whether information was lost.
+- ``distill/``: learning from a teacher, another model: soft labels, features, boxes; ``training/ultralytics``
+  trains Ultralytics files by Ultralytics' own trainer, with the architecture they have.
 - ``pruning/`` (pass ``prune``): fewer channels and heads, or more zeros.
 - ``select``: candidates from cheap to dear under constraints, each rejected one with its reason.
 - ``report/``: all of it as one page of tables and plots, HTML or Markdown.
