@@ -303,3 +303,39 @@ def test_the_given_model_is_left_alone(network):
     observe(model, images(1, 1, 3, 20, 20), threads=1)
     assert model.SerializeToString(deterministic=True) == before
     onnx.checker.check_model(model)
+
+
+def test_a_tensor_that_the_optimisers_lose_is_read_in_the_graph_as_given(network, truth, monkeypatch):
+    from boardwright.compiler.engine.observe import setup
+
+    lay_out = setup.lay_out
+    monkeypatch.setattr(setup, "lay_out", lambda fused, wanted: lay_out(fused, [*wanted][:-3]))
+    model, feeds = network(17), images(2, 1, 3, 20, 20)
+    record = observe(model, feeds, threads=1)
+    check(model, feeds, record, truth)
+    assert "clipped" not in record.sources()
+
+
+def test_control_flow_and_old_opsets(build):
+    branch = [
+        helper.make_graph(
+            [helper.make_node(operator, ["r"], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4])],
+        )
+        for operator, name in (("Neg", "down"), ("Exp", "up"))
+    ]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("ReduceMax", ["r"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "one"], ["large"]),
+        helper.make_node("If", ["large"], ["y"], then_branch=branch[0], else_branch=branch[1]),
+    ]
+    model = build(nodes, {"one": np.array(1, np.float32)}, {"x": [1, 4]}, {"y": [1, 4]}, 13)
+    feeds = [{"x": np.full((1, 4), value, np.float32)} for value in (0.5, 3)]
+    record = observe(model, feeds, threads=1)
+    assert record.ranges["y"].low == -3
+    assert record.ranges["y"].high == pytest.approx(np.exp(0.5))
+    old = build([helper.make_node("Relu", ["x"], ["y"])], {}, {"x": [1, 3000, 4]}, {"y": [1, 3000, 4]}, 9)
+    assert observe(old, images(1, 1, 3000, 4), threads=1).ranges["y"].low == 0

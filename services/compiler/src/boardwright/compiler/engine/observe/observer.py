@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
 from boardwright.compiler.engine.graph.inspect import graph_inputs
+from boardwright.compiler.engine.graph.prepare import raise_opset
 from boardwright.compiler.engine.observe.graph_values import float_activations
 from boardwright.compiler.engine.observe.record import DEFAULT_PERCENTILE, CalibrationRecord, check_method
 from boardwright.compiler.engine.observe.watch import Watch
@@ -61,7 +62,7 @@ class Observer:
                 "PERCENTILE_UNFIT",
                 f"A percentile of {percentile} keeps too little: it lies above 50, up to 100.",
             )
-        self._model = onnx.shape_inference.infer_shapes(model)
+        self._model = onnx.shape_inference.infer_shapes(raise_opset(model))
         self._tensors = float_activations(self._model)
         self._inputs = graph_inputs(self._model)
         self._method, self._percentile, self._sampling = method, percentile, sampling

@@ -65,15 +65,23 @@ def lay_out(fused: onnx.ModelProto, wanted: Collection[str]) -> OptimisedGraph:
         model, block = fused, 1
     producers = {output: node for node in model.graph.node for output in node.output}
     places: dict[str, Place] = {}
-    inputs = {value.name for value in model.graph.input}
+    given = {value.name for value in model.graph.input} | {tensor.name for tensor in model.graph.initializer}
     for name in present:
         node = producers.get(name)
         if node is not None and _is_plain_reorder(node) and block > 1:
             places[name] = Place(node.input[0], blocked=True)
-        elif node is not None or name in inputs:
+        elif node is not None or name in given:
             places[name] = Place(name)
     _keep(model, {place.name for place in places.values()})
     return OptimisedGraph(model, places, block)
+
+
+def leave_as_is(model: onnx.ModelProto, wanted: Collection[str]) -> OptimisedGraph:
+    """Return ``model`` without any optimisation, cut down to what the tensors ``wanted`` need."""
+    copy = type(model)()
+    copy.CopyFrom(model)
+    _keep(copy, set(wanted))
+    return OptimisedGraph(copy, {name: Place(name) for name in wanted}, 1)
 
 
 def tensors_of(model: onnx.ModelProto) -> set[str]:

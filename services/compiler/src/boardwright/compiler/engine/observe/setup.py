@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from boardwright.compiler.engine.graph.inspect import fix_input_shape, graph_inputs
 from boardwright.compiler.engine.observe.derived import Derivation
 from boardwright.compiler.engine.observe.graph_values import layer_inputs
-from boardwright.compiler.engine.observe.optimised import OptimisedGraph, fuse, lay_out, tensors_of
+from boardwright.compiler.engine.observe.optimised import (
+    OptimisedGraph,
+    fuse,
+    lay_out,
+    leave_as_is,
+    tensors_of,
+)
 from boardwright.compiler.engine.observe.plan import ObservationPlan, plan_observation
 from boardwright.compiler.engine.observe.probes import Probes, Wanted, add_probes, channels_last
 from boardwright.compiler.engine.observe.record import ChannelStatistics, TensorStatistics, taken_over_from
@@ -93,7 +99,14 @@ def _look(
         fused = fuse(model, sorted(hidden))
         plan = plan_observation(model, tensors, tensors_of(fused))
     outputs = [value.name for value in model.graph.output]
-    return plan, lay_out(fused, list(dict.fromkeys([*plan.measured, *plan.joined, *averaged, *outputs])))
+    wanted = list(dict.fromkeys([*plan.measured, *plan.joined, *averaged, *outputs]))
+    graph = lay_out(fused, wanted)
+    if not plan.hidden and graph.places.keys() >= set(wanted):
+        return plan, graph
+    # The runtime's optimisers lost a tensor for good: the graph as it was given has them all.
+    plan = plan_observation(model, tensors, tensors_of(model))
+    wanted = list(dict.fromkeys([*plan.measured, *plan.joined, *averaged, *outputs]))
+    return plan, leave_as_is(model, wanted)
 
 
 def _known_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
