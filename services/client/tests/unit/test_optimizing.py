@@ -14,10 +14,11 @@ from boardwright.api.compiler.v1 import compiler_pb2
 from boardwright.api.jobs.v1 import jobs_pb2
 from boardwright.api.registry.v1 import registry_pb2 as pb
 from boardwright.api.types.v1 import types_pb2
-from boardwright.client.board_figures import costs_of
+from boardwright.client.board_figures import BoardFigures, costs_of
 from boardwright.client.jobs import Jobs
-from boardwright.client.optimizing import Optimizer, made_by, plan_candidates
-from boardwright.rpc.errors import InvalidArgument, NotFound
+from boardwright.client.optimizing import Optimizer, made_by, plan_candidates, wished_toolchains
+from boardwright.client.progress import silent
+from boardwright.rpc.errors import FailedPrecondition, InvalidArgument, NotFound
 from boardwright.selection import Constraints
 
 VERSION = "projects/p/models/digits/versions/3"
@@ -85,6 +86,79 @@ def test_only_figures_that_were_measured_on_the_board_count() -> None:
     )
     assert found.latencies_ms == {1: {"p95_ms": 3.0}}, "the newest measured on that board"
     assert (found.size_bytes, found.memory_bytes) == (7, None)
+
+
+class _Boards:
+    def __init__(self) -> None:
+        self.boards = self
+
+    def toolchains(self) -> list[builder_pb2.Toolchain]:
+        told = {"onnxruntime": True, "openvino": True, "tensorrt": False}
+        return [builder_pb2.Toolchain(name=f"toolchains/{n}", available=here) for n, here in told.items()]
+
+
+def test_toolchains_are_those_of_the_board_that_run_here() -> None:
+    client: Any = _Boards()
+    boards = [
+        builder_pb2.Board(name="boards/pc", toolchains=["onnxruntime", "openvino"]),
+        builder_pb2.Board(name="boards/jetson", toolchains=["tensorrt", "onnxruntime"]),
+    ]
+    assert wished_toolchains(client, boards, []) == {}
+    found = wished_toolchains(client, boards, ["all"])
+    assert found == {"pc": ["onnxruntime", "openvino"], "jetson": ["onnxruntime"]}
+    assert wished_toolchains(client, boards[:1], ["openvino"]) == {"pc": ["openvino"]}
+    with pytest.raises(InvalidArgument, match="jetson is built for by tensorrt, onnxruntime"):
+        wished_toolchains(client, boards, ["openvino"])
+
+
+class _Builds:
+    """A client whose artifacts are as fast as their toolchain."""
+
+    def __init__(self, latencies: dict[str, float]) -> None:
+        self.models = self.jobs = self
+        self._latencies = latencies
+        self.measured: list[list[str]] = []
+
+    def build(self, variant: str, board: str, *, toolchain: str, **_: Any) -> jobs_pb2.Job:
+        if toolchain not in self._latencies:
+            raise FailedPrecondition("OPERATOR_UNSUPPORTED", f"{toolchain} cannot")
+        return jobs_pb2.Job(name="b", results=[f"{variant}/artifacts/{toolchain}"])
+
+    def wait(self, job: str, **_: Any) -> jobs_pb2.Job:
+        return self._job
+
+    def measure(self, artifacts: list[str], **_: Any) -> jobs_pb2.Job:
+        self.measured.append(artifacts)
+        return jobs_pb2.Job(name="m")
+
+    def artifact(self, name: str) -> pb.Artifact:
+        return pb.Artifact(name=name, toolchain=name.rpartition("/")[2])
+
+    def measurements(self, artifact: str) -> list[pb.Measurement]:
+        if not any(artifact in names for names in self.measured):
+            return []
+        p50 = self._latencies[artifact.rpartition("/")[2]]
+        return [measurement("latency", types_pb2.ORIGIN_MEASURED, p50_ms=p50)]
+
+
+def test_of_several_toolchains_the_fastest_counts_and_each_is_measured_beside_its_own_baseline() -> None:
+    client: Any = _Builds({"onnxruntime": 5.0, "openvino": 4.0})
+    real_build = client.build
+
+    def build(variant: str, board: str, **options: Any) -> jobs_pb2.Job:
+        client._job = real_build(variant, board, **options)
+        return client._job
+
+    client.build = build
+    costs = BoardFigures(client, "", toolchains={"pi": ["onnxruntime", "litert", "openvino"]})
+    costs.of("v/baseline", "pi", is_baseline=True, progress=silent)
+    found = costs.of("v/int8", "pi", is_baseline=False, progress=silent)
+    assert (found.toolchain, found.latencies_ms[1]["p50_ms"]) == ("openvino", 4.0)
+    assert ["v/baseline/artifacts/openvino", "v/int8/artifacts/openvino"] in client.measured
+    with pytest.raises(FailedPrecondition, match="litert cannot"):
+        BoardFigures(client, "", toolchains={"pi": ["litert"]}).of(
+            "v/int8", "pi", is_baseline=False, progress=silent
+        )
 
 
 class _Client:

@@ -44,6 +44,7 @@ class Figures:
         parity: figures against the baseline's answers: "top1_agreement", "sqnr_db".
         missing: why a figure is not known: "accuracy", "latency", "size" or "memory", each with a sentence.
         variant, artifact: names of what has these figures; empty where there is none.
+        toolchain: that built the artifact.
     """
 
     metric: str = ""
@@ -56,6 +57,7 @@ class Figures:
     missing: Mapping[str, str] = field(default_factory=dict)
     variant: str = ""
     artifact: str = ""
+    toolchain: str = ""
 
     @property
     def drop_points(self) -> float | None:

@@ -115,7 +115,10 @@ def _choice(selection: Selection, outcome: Outcome) -> str:
     if not outcome.choice:
         return "none"
     figures = selection.attempt(outcome.choice).figures(outcome.board)
-    return shorten(figures.variant) if figures is not None and figures.variant else outcome.choice
+    if figures is None or not figures.variant:
+        return outcome.choice
+    by = f" by {figures.toolchain}" if figures.toolchain else ""
+    return f"{shorten(figures.variant)}{by}"
 
 
 def _number(value: float | None) -> str:
@@ -139,6 +142,7 @@ def _outcome(selection: Selection, outcome: Outcome) -> dict[str, Any]:
         "choice": outcome.choice,
         "variant": figures.variant if figures else "",
         "artifact": figures.artifact if figures else "",
+        "toolchain": figures.toolchain if figures else "",
         "reason": outcome.reason,
         "undecided": outcome.undecided,
         "judgements": [dataclasses.asdict(held) for held in outcome.judgements],

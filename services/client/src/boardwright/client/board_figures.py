@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ class Costs:
     """Figures of one artifact; `missing` says of "latency", "memory" and "size" why they are not known."""
 
     artifact: str = ""
+    toolchain: str = ""
     size_bytes: float | None = None
     memory_bytes: float | None = None
     latencies_ms: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -31,15 +33,41 @@ class Costs:
 class BoardFigures:
     """Builds and measures; what was built or measured before is taken as it is."""
 
-    def __init__(self, client: Client, golden: str, *, runs: int = 0, retry: bool = False) -> None:
+    def __init__(
+        self,
+        client: Client,
+        golden: str,
+        *,
+        toolchains: Mapping[str, Sequence[str]] | None = None,
+        runs: int = 0,
+        retry: bool = False,
+    ) -> None:
         self._client = client
+        self._toolchains = dict(toolchains or {})
         self._golden = golden
         self._runs = runs
         self._retry = retry
-        self._baselines: dict[str, str] = {}
+        self._baselines: dict[tuple[str, str], str] = {}
 
     def of(self, variant: str, board: str, *, is_baseline: bool, progress: Progress) -> Costs:
-        """The costs of a variant on a board.
+        """The costs of a variant on a board, by that of its toolchains which makes it fastest.
+
+        Raises:
+            JobFailed, FailedPrecondition: every toolchain failed; how the first one did.
+        """
+        found: list[Costs] = []
+        refused: FailedPrecondition | None = None
+        for toolchain in self._toolchains.get(board, ("",)):
+            try:
+                found.append(self._by(toolchain, variant, board, is_baseline, progress))
+            except FailedPrecondition as error:
+                refused = refused or error
+        if not found and refused is not None:
+            raise refused
+        return min(found, key=lambda costs: costs.latencies_ms.get(1, {}).get("p50_ms", math.inf))
+
+    def _by(self, toolchain: str, variant: str, board: str, is_baseline: bool, progress: Progress) -> Costs:
+        """The costs by one toolchain; "" is the board's first.
 
         Where this installation cannot build or measure for the board, what an agent measured there before
         counts; without that the figures stay unknown. Nothing is measured elsewhere in the board's place.
@@ -48,27 +76,32 @@ class BoardFigures:
             JobFailed: the build or the measurement failed.
             FailedPrecondition: PROFILE_MISMATCH and what else refuses a build.
         """
-        artifact, why = self._built_or_found(variant, board, progress)
+        artifact, why = self._built_or_found(variant, board, toolchain, progress)
         if artifact is None:
             graph = self._client.models.variant(variant).graph
             told = f"no measurement for that board: it was not built for it: {_brief(why)}"
             return Costs(size_bytes=graph.size_bytes, missing={"latency": told, "memory": told})
         if is_baseline:
-            self._baselines[board] = artifact.name
+            self._baselines[board, toolchain] = artifact.name
         found = self._known(artifact, board)
         if not found.latencies_ms:
-            why = self._measure(artifact, board, progress)
+            beside = self._baselines.get((board, toolchain), "")
+            why = self._measure(artifact, beside, board, progress)
             found = self._known(artifact, board) if not why else found
         if why and not found.latencies_ms:
             told = f"no measurement for that board: {_brief(why)}"
             found.missing.update({"latency": told} | ({"memory": told} if found.memory_bytes is None else {}))
         return found
 
-    def _built_or_found(self, variant: str, board: str, progress: Progress) -> tuple[pb.Artifact | None, str]:
+    def _built_or_found(
+        self, variant: str, board: str, toolchain: str, progress: Progress
+    ) -> tuple[pb.Artifact | None, str]:
         """The artifact; where it cannot be built here, the newest that an agent built, and why not here."""
         models = self._client.models
         try:
-            job = self._client.build(variant, board, golden_dataset=self._golden, retry_failed=self._retry)
+            job = self._client.build(
+                variant, board, toolchain=toolchain, golden_dataset=self._golden, retry_failed=self._retry
+            )
             job = self._client.jobs.wait(job.name, progress=progress)
         except FailedPrecondition as error:
             if error.reason not in _ELSEWHERE:
@@ -79,11 +112,11 @@ class BoardFigures:
                 return None, error.message
         return models.artifact(next(name for name in job.results if "/artifacts/" in name)), ""
 
-    def _measure(self, artifact: pb.Artifact, board: str, progress: Progress) -> str:
+    def _measure(self, artifact: pb.Artifact, baseline: str, board: str, progress: Progress) -> str:
         """Measure beside the baseline, so that the ratio holds; returns why it could not be done, or ""."""
-        beside = [name for name in (self._baselines.get(board), artifact.name) if name]
+        together = [name for name in dict.fromkeys((baseline, artifact.name)) if name]
         try:
-            job = self._client.measure(list(dict.fromkeys(beside)), board=board, runs=self._runs)
+            job = self._client.measure(together, board=board, runs=self._runs)
             self._client.jobs.wait(job.name, progress=progress)
         except FailedPrecondition as error:
             if error.reason not in _ELSEWHERE:
@@ -112,4 +145,4 @@ def costs_of(artifact: pb.Artifact, board: str, measurements: Iterable[pb.Measur
             latencies.setdefault(found.threads, dict(found.values))
         elif found.kind == "memory" and memory is None:
             memory = found.values.get("peak_rss_bytes")
-    return Costs(artifact.name, size, memory, latencies)
+    return Costs(artifact.name, artifact.toolchain, size, memory, latencies)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from boardwright.client.datasets import Datasets
 from boardwright.client.delivery import Fleets, Rollouts
 from boardwright.client.jobs import Jobs
 from boardwright.client.models import Models
-from boardwright.client.optimizing import Optimizer, own_recipes, plan_candidates
+from boardwright.client.optimizing import Optimizer, own_recipes, plan_candidates, wished_toolchains
 from boardwright.client.progress import Progress, silent
 from boardwright.client.provenance import detect_provenance
 from boardwright.client.pushing import BUILDER_LABEL, SpecLike, read_checkpoint
@@ -295,6 +295,7 @@ class Client:
         boards: Iterable[str] = ("host",),
         datasets: Mapping[str, str] | None = None,
         recipes: Iterable[str | Path] = (),
+        toolchains: Sequence[str] = (),
         exhaustive: bool = False,
         retry: bool = False,
         runs: int = 0,
@@ -313,6 +314,8 @@ class Client:
             boards: catalogue names; "host" is the machine that the workers run on.
             datasets: sealed dataset versions by role; "evaluation" tells what is lost.
             recipes: try these (names or YAML files) instead of those that come with the compiler.
+            toolchains: build by each of these ("all": every one that runs here) and keep the fastest;
+                without any, by the board's first.
             exhaustive: try every recipe and choose the fastest that satisfies, not the cheapest to make.
             retry: run again what is known to fail.
             runs: of a measurement; 0 for the service's default.
@@ -320,7 +323,7 @@ class Client:
             on_attempt: called with what came of each recipe, as soon as it is known.
 
         Raises:
-            InvalidArgument: DATASET_MISSING, CONSTRAINTS_MISSING, RECIPE_INVALID.
+            InvalidArgument: DATASET_MISSING, CONSTRAINTS_MISSING, RECIPE_INVALID, TOOLCHAIN_UNKNOWN.
             NotFound: VERSION_NOT_FOUND, BOARD_NOT_FOUND, DATASET_NOT_FOUND.
             JobFailed: the checkpoint itself cannot be imported or evaluated.
         """
@@ -342,6 +345,7 @@ class Client:
             subject,
             list(found.values()),
             roles,
+            toolchains=wished_toolchains(self, found.values(), toolchains),
             runs=runs,
             retry=retry,
             time_limit_seconds=time_limit_seconds,

@@ -100,6 +100,7 @@ class Optimizer:
         boards: Sequence[builder_pb2.Board],
         datasets: Mapping[str, str],
         *,
+        toolchains: Mapping[str, Sequence[str]] | None = None,
         runs: int = 0,
         retry: bool = False,
         time_limit_seconds: float = math.inf,
@@ -116,7 +117,7 @@ class Optimizer:
         self._plans: dict[str, Plan] = {}
         self._baseline_accuracy: float | None = None
         golden = self._datasets.get("calibration") or self._datasets.get("evaluation", "")
-        self._measuring = BoardFigures(client, golden, runs=runs, retry=retry)
+        self._measuring = BoardFigures(client, golden, toolchains=toolchains, runs=runs, retry=retry)
 
     def run(
         self,
@@ -216,6 +217,7 @@ class Optimizer:
             missing=missing,
             variant=variant,
             artifact=figures.artifact,
+            toolchain=figures.toolchain,
         )
 
     def _known_failure(self, plan: Plan) -> Failure | None:
@@ -266,6 +268,30 @@ def made_by(job: jobs_pb2.Job) -> list[tuple[str, str]]:
         entry for entry in json.loads(job.spec_json)["plan"] if entry["makes_variant"]
     ]
     return [(name, str(entry["profile"])) for name, entry in zip(variants, plan, strict=True)]
+
+
+def wished_toolchains(
+    client: Client, boards: Iterable[builder_pb2.Board], wished: Sequence[str]
+) -> dict[str, Sequence[str]]:
+    """Per board the toolchains to build by: those wished for that it has; "all" is every one that runs here.
+
+    Raises:
+        InvalidArgument: TOOLCHAIN_UNKNOWN, a board has none of them.
+    """
+    if not wished:
+        return {}
+    here = {held.name.removeprefix("toolchains/") for held in client.boards.toolchains() if held.available}
+    found: dict[str, Sequence[str]] = {}
+    for board in boards:
+        name = board.name.removeprefix("boards/")
+        chosen = [held for held in board.toolchains if held in wished or ("all" in wished and held in here)]
+        if not chosen and "all" not in wished:
+            has = ", ".join(board.toolchains)
+            raise InvalidArgument(
+                "TOOLCHAIN_UNKNOWN", f"{name} is built for by {has}: name one of them, or all"
+            )
+        found[name] = chosen or ("",)
+    return found
 
 
 def own_recipes(client: Client, recipes: Iterable[str | Path]) -> list[tuple[str, str, compiler_pb2.Recipe]]:

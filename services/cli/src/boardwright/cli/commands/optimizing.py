@@ -60,6 +60,10 @@ def optimize(
         list[str] | None,
         typer.Option(help="Try this recipe (a name or a YAML file), repeatable, instead of those that ship."),
     ] = None,
+    toolchain: Annotated[
+        list[str] | None,
+        typer.Option(help="Build by this one, repeatable, or by all that run here, and keep the fastest."),
+    ] = None,
     exhaustive: Annotated[
         bool, typer.Option(help="Try all, and choose the fastest that satisfies, not the cheapest to make.")
     ] = False,
@@ -100,6 +104,7 @@ def optimize(
             boards=board or ("host",),
             datasets=parsing.datasets(calibration, evaluation, dataset, training),
             recipes=recipe or (),
+            toolchains=toolchain or (),
             exhaustive=exhaustive,
             retry=retry,
             runs=runs,
