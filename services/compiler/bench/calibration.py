@@ -5,18 +5,21 @@
 
 Ours and onnxruntime.quantization's calibrators in the same run, each measurement in a process of its own that
 is held to one core. Cost is CPU time from the float graph to ranges, set-up included, over that of creating a
-session and running the same images through it (before and after, averaged); reading and preprocessing images
-is taken out of both. Memory is a process's peak with nothing else in it; images repeat where there are too
-few. ONNX Runtime's histogram methods keep every tensor of every image, so they get ``--peer-images`` of them.
+session and running the same images through it (before and after each, the median); reading and preprocessing
+images is taken out of both. Memory is a process's peak with nothing else in it; images repeat where there are
+too few. ONNX Runtime's histogram methods keep every tensor of every image, so they get only
+``--peer-images`` of them, and so does our own method that reads every value.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -111,12 +114,13 @@ def cpu_seconds(run: Callable[[Feeds], None], feeds: Feeds) -> float:
     return time.process_time() - started - feeds.seconds
 
 
-def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Measure one tool in this process."""
-    case, tool, method = CASES[options.cases[0]], options.tool, options.method
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one tool in this process: its memory by one method, or the time of several."""
+    case, tool = CASES[options.cases[0]], options.tool
+    methods = options.method.split(",")
     model = prepare(case, options.data)
 
-    def observed(feeds: Feeds) -> None:
+    def observed(feeds: Feeds, method: str = methods[0]) -> None:
         if tool == "onnxruntime":
             run_peer(model, feeds, method)
         else:
@@ -134,14 +138,20 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     def bare(given: Feeds) -> None:
         run_bare(model, given)
 
-    first = cpu_seconds(bare, feeds())
-    seconds = cpu_seconds(observed, feeds())
-    forward = (first + cpu_seconds(bare, feeds())) / 2
+    forward = [cpu_seconds(bare, feeds())]
+    taken = {}
+    for method in methods:
+        taken[method] = cpu_seconds(functools.partial(observed, method=method), feeds())
+        forward.append(cpu_seconds(bare, feeds()))
+    bound = statistics.median(forward)
     return {
-        "images": options.images,
-        "cpu_seconds": seconds,
-        "forward_cpu_seconds": forward,
-        "over_forward": seconds / forward,
+        method: {
+            "images": options.images,
+            "cpu_seconds": seconds,
+            "forward_cpu_seconds": bound,
+            "over_forward": seconds / bound,
+        }
+        for method, seconds in taken.items()
     }
 
 
@@ -176,23 +186,21 @@ def in_own_process(options: argparse.Namespace, case: str, tool: str, method: st
 
 def measure_all(options: argparse.Namespace, case: str) -> list[dict[str, Any]]:
     """Return the measurements of every tool on one model."""
-    rows = [("ours", method, options.images) for method in OURS]
-    rows += [("ours-exact", "min-max", options.peer_images)]
-    rows += [("onnxruntime", "min-max", options.images)]
-    rows += [("onnxruntime", method, options.peer_images) for method in ("percentile", "entropy")]
+    few, many = options.peer_images, options.images
+    rows = [("ours", OURS, many), ("ours-exact", ("min-max",), few), ("onnxruntime", ("min-max",), many)]
+    rows += [("onnxruntime", ("percentile", "entropy"), few)]
     found = []
-    for tool, method, images in rows:
-        row = {"tool": tool, "method": method}
-        row["time"] = in_own_process(options, case, tool, method, images=images)
-        counts = [images] if images == options.peer_images else options.memory_images
-        if tool == "ours" and method != "min-max":
-            counts = counts[:1]
-        row["memory"] = [
-            in_own_process(options, case, tool, method, images=count, memory=True) for count in counts
-        ]
-        found.append(row)
-        sys.stdout.write(line(case, row) + "\n")
-        sys.stdout.flush()
+    for tool, methods, images in rows:
+        times = in_own_process(options, case, tool, ",".join(methods), images=images) or {}
+        for method in methods:
+            counts = options.memory_images if images == many and method == "min-max" else [images]
+            memory = [
+                in_own_process(options, case, tool, method, images=count, memory=True) for count in counts
+            ]
+            row = {"tool": tool, "method": method, "time": times.get(method), "memory": memory}
+            found.append(row)
+            sys.stdout.write(line(case, row) + "\n")
+            sys.stdout.flush()
     return found
 
 
