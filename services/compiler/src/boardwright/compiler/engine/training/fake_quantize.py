@@ -116,23 +116,37 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
 
     The quantizer takes the scale from the largest weight. To learn the scale means to learn where to cut
     weights off: outliers are left out that cost all others their precision. ``scale`` is that of the latest
-    forward pass.
+    forward pass. What is trained is each weight over the ``size`` of its output channel (axis ``channels``):
+    folded batch norms leave channels that differ a thousandfold, and one rate has to suit them all.
     """
 
-    def __init__(self, weight: Tensor, axis: int | None, scheme: QuantizationScheme, learned: bool) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        axis: int | None,
+        scheme: QuantizationScheme,
+        learned: bool,
+        channels: int = 0,
+    ) -> None:
         super().__init__()
         self._others = [other for other in range(weight.dim()) if other != axis] if axis is not None else None
         self._low, self._high = weight_bounds(scheme)
         self._symmetric = scheme.weight_symmetric
         self._learned = learned and self._symmetric
         self.scale = torch.ones(())
+        self.register_buffer("size", _channel_sizes(weight.detach(), channels))
         largest = self._most(weight.detach().abs())
         self.register_buffer("_start", largest.clamp(min=1e-12))
         if self._learned:
             self.log_factor = torch.nn.Parameter(torch.zeros_like(largest))
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return ``weight`` rounded."""
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Return what is trained in the place of ``weight``: its share of its channel's size."""
+        return weight / self.size
+
+    def forward(self, share: Tensor) -> Tensor:
+        """Return the weight that ``share`` stands for, rounded."""
+        weight = share * self.size
         if self._symmetric:
             limit = self._most(weight.detach().abs()).clamp(min=1e-12)
             if self._learned:
@@ -151,8 +165,9 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
         kept = (level.clamp(self._low, self._high) - zero_point) * scale
         return weight + (kept - weight).detach()
 
-    def clipped(self, weight: Tensor) -> Tensor:
+    def clipped(self, share: Tensor) -> Tensor:
         """Return the float weight from whose largest value the quantizer computes the learnt scale."""
+        weight = share * self.size
         if not self._learned:
             return weight
         limit = self._start * self.log_factor.detach().exp()
@@ -171,12 +186,28 @@ class FakeQuantizeBias(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, given: FakeQuantizeActivation, weight: FakeQuantizeWeight) -> None:
         super().__init__()
         self._scales = (given, weight)  # in a tuple, so that they are no submodules of this one
+        reach = given.place.scale * max(-given.place.low, given.place.high) / 4
+        self.register_buffer("size", weight.size.reshape(-1) * reach)
 
-    def forward(self, bias: Tensor) -> Tensor:
-        """Return ``bias`` rounded; a layer reads its weight first."""
+    def right_inverse(self, bias: Tensor) -> Tensor:
+        """Return what is trained in the place of ``bias``: a change of it weighs as one of all weights."""
+        return bias / self.size
+
+    def forward(self, share: Tensor) -> Tensor:
+        """Return the bias that ``share`` stands for, rounded; a layer reads its weight first."""
+        bias = share * self.size
         given, weight = self._scales
         scale = given.scale.detach() * weight.scale.reshape(-1)
         return bias + ((bias / scale).round() * scale - bias).detach()
+
+
+def _channel_sizes(weight: Tensor, channels: int) -> Tensor:
+    """Return each channel's root mean square, shaped to be multiplied with ``weight``; none is near 0."""
+    others = [axis for axis in range(weight.dim()) if axis != channels]
+    if not others:
+        return torch.ones_like(weight)
+    sizes = weight.square().mean(others, keepdim=True).sqrt()
+    return sizes.clamp(min=max(float(sizes.max()) * 1e-4, 1e-8))
 
 
 def weight_bounds(scheme: QuantizationScheme) -> tuple[int, int]:
@@ -228,16 +259,16 @@ class RoundedNetwork:
             axis = place.axis
             if axis is not None and place.tensor in layer.turned:
                 axis = 1 - axis
-            fake = FakeQuantizeWeight(weight, axis, scheme, learned and weight.requires_grad)
+            channels = 1 if "Transpose" in type(layer.module).__name__ else 0
+            fake = FakeQuantizeWeight(weight, axis, scheme, learned and weight.requires_grad, channels)
             torch.nn.utils.parametrize.register_parametrization(layer.module, own, fake)
             self._weights.append((layer, own, fake))
 
     def groups(self, scale_rate: float) -> list[dict[str, Any]]:
         """Return parameter groups for the optimizer.
 
-        Weights and biases learn at a rate relative to their own size (as LARS, https://arxiv.org/abs/1708.03888):
-        folding batch norms leaves layers whose weights are thousands of times larger than others', and with
-        them their steps of rounding. Logarithms of scales learn ``scale_rate`` times the plain rate.
+        All learn at a rate relative to their own size (as LARS, https://arxiv.org/abs/1708.03888): what is
+        rounded is trained as shares of it already. Logarithms of scales learn at ``scale_rate`` times it.
         """
         groups: list[dict[str, Any]] = []
         for name, parameter in self._network.named_parameters():
@@ -245,6 +276,8 @@ class RoundedNetwork:
                 continue
             if name.endswith("log_factor"):
                 groups.append({"params": [parameter], "rate_factor": scale_rate, "weight_decay": 0.0})
+            elif name.endswith(".original"):
+                groups.append({"params": [parameter], "rate_factor": 1.0})
             else:
                 size = float(parameter.detach().square().mean().sqrt())
                 groups.append({"params": [parameter], "rate_factor": max(size, _SMALLEST_SIZE)})
@@ -253,11 +286,17 @@ class RoundedNetwork:
     def finish(self, record: CalibrationRecord, samples: int) -> CalibrationRecord:
         """Take the rounding off the network, whose weights stay float; return ``record`` with its ranges."""
         for layer in self._biases:
-            torch.nn.utils.parametrize.remove_parametrizations(layer.module, "bias", leave_parametrized=False)
-        for layer, own, fake in self._weights:
+            parametrized = layer.module.parametrizations["bias"]
+            with torch.no_grad():
+                bias = parametrized.original * parametrized[0].size
+                torch.nn.utils.parametrize.remove_parametrizations(
+                    layer.module, "bias", leave_parametrized=False
+                )
+                layer.module.bias.copy_(bias)
+        for layer, own, rounding in self._weights:
             original = layer.module.parametrizations[own].original
             with torch.no_grad():
-                clipped = fake.clipped(original.detach())
+                clipped = rounding.clipped(original.detach())
                 torch.nn.utils.parametrize.remove_parametrizations(
                     layer.module, own, leave_parametrized=False
                 )
