@@ -2,7 +2,8 @@
 
 - ``importing`` (pass ``import``): a checkpoint of any format becomes ONNX with InputSpec and OutputSpec.
   ``checkpoint/`` judges the file first; ``export`` and ``specs`` do the parts.
-- ``observe``: ranges of activations over samples, in constant memory.
+- ``observe``: ranges and histograms of activations over samples, in constant memory, for every method and
+  toolchain.
 - ``protect/``: what must stay in floating point, and why, in sentences; sensitivity, budgets, causes.
 - ``recover/``: gives back what rounding took, without labels: ranges, bias correction, equalisation,
   block-wise reconstruction, learned rounding; ``integer_outputs``: what leaves the integers keeps more.
