@@ -15,6 +15,7 @@ from boardwright.testing import sample_graphs
 from boardwright.toolchains.catalogue import toolchain_named
 from boardwright.toolchains.errors import ToolchainError, ToolchainNeedsAgent
 from boardwright.toolchains.port import BuildRequest, BuiltModel, Toolchain
+from boardwright.toolchains.runtimes import open_model
 
 
 class ToolchainContract:
@@ -84,7 +85,13 @@ class ToolchainContract:
 
 
 class RunningToolchainContract(ToolchainContract):
-    """For the toolchains that build and run on this machine."""
+    """For the toolchains that build and run on this machine.
+
+    ``integer_convolution`` and ``float_convolutions`` are the runtime's names for its kernels.
+    """
+
+    integer_convolution = "QLinearConv"
+    float_convolutions: tuple[str, ...] = ("Conv", "FusedConv")
 
     def _build(self, toolchain: Toolchain, graph: Path, out: Path) -> BuiltModel:
         out.mkdir()
@@ -135,9 +142,68 @@ class RunningToolchainContract(ToolchainContract):
     def test_quantized_operators_run_as_integers(self, toolchain: Toolchain, tmp_path: Path) -> None:
         graph = sample_graphs.write_quantized_classifier(tmp_path / "g.onnx")
         built = self._build(toolchain, graph, tmp_path / "out")
-        assert built.kernels["QLinearConv"] == 2
-        assert built.kernels.get("Conv", 0) == built.kernels.get("FusedConv", 0) == 0
+        assert built.kernels[self.integer_convolution] == 2
+        assert all(built.kernels.get(name, 0) == 0 for name in self.float_convolutions)
+        assert built.integer_kernels == 3
         assert built.warnings == ()
+
+    def test_a_float_graph_runs_no_integer_kernels(self, toolchain: Toolchain, tmp_path: Path) -> None:
+        built = self._build(toolchain, sample_graphs.write_classifier(tmp_path / "g.onnx"), tmp_path / "out")
+        assert built.integer_kernels == 0 and built.warnings == ()
+
+    @pytest.mark.parametrize("quantized", [False, True], ids=["float", "quantized"])
+    def test_other_kernels_compute_nearly_the_same(
+        self, toolchain: Toolchain, tmp_path: Path, quantized: bool
+    ) -> None:
+        path = tmp_path / "graph.onnx"
+        if quantized:
+            graph = sample_graphs.write_quantized_classifier(path, weight_bits=7)
+        else:
+            graph = sample_graphs.write_classifier(path)
+        built = self._build(toolchain, graph, tmp_path / "out")
+        others = toolchain.open_alternatives(graph, built)
+        inputs = {sample_graphs.INPUT_NAME: sample_graphs.sample_images(1)}
+        expected = toolchain.open(built, 1).run(inputs)
+        assert others
+        for other in others:
+            actual = other.run(inputs)
+            assert actual.keys() == expected.keys()
+            for name, array in expected.items():
+                np.testing.assert_allclose(actual[name], array, atol=2.01 * 6 / 255 if quantized else 1e-4)
+
+    def test_the_runtime_is_opened_by_its_name(self, toolchain: Toolchain, tmp_path: Path) -> None:
+        """As an agent and a measurement do: from the files, which need not keep their names."""
+        built = self._build(toolchain, sample_graphs.write_classifier(tmp_path / "g.onnx"), tmp_path / "out")
+        inputs = {sample_graphs.INPUT_NAME: sample_graphs.sample_images(1)}
+        expected = toolchain.open(built, 1).run(inputs)
+        paths = [tmp_path / f"input-{number}" for number in range(len(built.files))]
+        for file, path in zip(built.files, paths, strict=True):
+            path.write_bytes(file.path.read_bytes())
+        assert built.files[0].name == built.entry
+        weights = paths[1] if len(paths) > 1 else None
+        opened = open_model(toolchain.runtime, paths[0], built.runtime_settings, 1, weights)
+        for name, array in opened.run(inputs).items():
+            np.testing.assert_array_equal(array, expected[name])
+
+    def test_outputs_belong_to_the_caller(self, toolchain: Toolchain, tmp_path: Path) -> None:
+        built = self._build(toolchain, sample_graphs.write_classifier(tmp_path / "g.onnx"), tmp_path / "out")
+        session = toolchain.open(built, threads=1)
+        first, second = sample_graphs.sample_images(2)
+        outputs = session.run({sample_graphs.INPUT_NAME: first[None]})
+        kept = {name: array.copy() for name, array in outputs.items()}
+        session.run({sample_graphs.INPUT_NAME: second[None]})
+        for name, array in outputs.items():
+            np.testing.assert_array_equal(array, kept[name])
+
+    def test_an_open_batch_stays_open(self, toolchain: Toolchain, tmp_path: Path) -> None:
+        graph = sample_graphs.write_classifier(tmp_path / "g.onnx", batch="N")
+        session = toolchain.open(self._build(toolchain, graph, tmp_path / "out"), threads=1)
+        assert session.inputs[0].shape == (None, 3, sample_graphs.SIDE, sample_graphs.SIDE)
+        assert session.outputs[0].name == sample_graphs.OUTPUT_NAME
+        images = sample_graphs.sample_images(3)
+        together = session.run({sample_graphs.INPUT_NAME: images})[sample_graphs.OUTPUT_NAME]
+        alone = session.run({sample_graphs.INPUT_NAME: images[2:]})[sample_graphs.OUTPUT_NAME]
+        np.testing.assert_allclose(together[2:], alone, atol=1e-5)
 
     def test_inputs_that_do_not_fit_are_refused(self, toolchain: Toolchain, tmp_path: Path) -> None:
         built = self._build(toolchain, sample_graphs.write_classifier(tmp_path / "g.onnx"), tmp_path / "out")

@@ -1,7 +1,7 @@
 """Toolchains: what turns a Variant's graph into the files one board's runtime loads.
 
-The builder and the board agents share this package. It imports nothing heavy: ``onnx`` and ``onnxruntime``
-are imported inside the functions that use them, in a step's process.
+The builder and the board agents share this package. It imports nothing heavy: ``onnx``, ``onnxruntime`` and
+``openvino`` are imported inside the functions that use them, in a step's process.
 
     port.py              what a toolchain is: Toolchain, BuildRequest, BuiltModel, Availability
     errors.py            ToolchainError and its reasons
@@ -11,6 +11,9 @@ are imported inside the functions that use them, in a step's process.
     ort_format.py        ``ort-format``: ONNX Runtime's own flatbuffer, for Arm boards
     ort_flatbuffer.py    writes that flatbuffer in one canonical order: the same graph, the same bytes
     ort_session.py       opens what the two above wrote, and runs it
+    openvino.py          ``openvino``: OpenVINO's IR, for x86-64
+    openvino_session.py  opens and runs it, telling which layers compute with integers
+    runtimes.py          opens a model by its runtime's name: for whoever holds files and a HardwarePin
     agent_toolchain.py   what runs only where a vendor's SDK is
     tensorrt.py          ``tensorrt``: the exact ``trtexec`` line; waits for an agent on a Jetson
     litert.py            ``litert-vx``: the exact conversion and on-board lines; waits for an agent

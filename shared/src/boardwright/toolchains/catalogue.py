@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from boardwright.toolchains.errors import ToolchainError
 from boardwright.toolchains.litert import LiteRtVxToolchain
 from boardwright.toolchains.onnx_runtime import OnnxRuntimeToolchain
+from boardwright.toolchains.openvino import OpenVinoToolchain
 from boardwright.toolchains.ort_format import OrtFormatToolchain
 from boardwright.toolchains.port import Toolchain
 from boardwright.toolchains.tensorrt import TensorRtToolchain
@@ -14,6 +15,7 @@ from boardwright.toolchains.tensorrt import TensorRtToolchain
 _TOOLCHAINS: tuple[type[Toolchain], ...] = (
     OnnxRuntimeToolchain,
     OrtFormatToolchain,
+    OpenVinoToolchain,
     TensorRtToolchain,
     LiteRtVxToolchain,
 )

@@ -12,6 +12,7 @@ class ToolchainError(Exception):
         GRAPH_EXTERNAL_DATA: the graph keeps weights in other files; a Variant is one file.
         GRAPH_UNSUPPORTED: the runtime has no kernel for an operator; the message names it.
         TOOLCHAIN_UNKNOWN: no toolchain has this name.
+        RUNTIME_UNKNOWN: nothing here opens models of this runtime.
         TOOLCHAIN_NEEDS_AGENT: only a machine with the vendor's SDK can run it.
         OPTION_INVALID: an option of the build is unknown or has a wrong value.
         ARCHITECTURE_UNSUPPORTED: the toolchain makes nothing for this processor.

@@ -23,7 +23,14 @@ from boardwright.toolchains.ort_session import (
     session_options,
     start,
 )
-from boardwright.toolchains.port import Availability, BuildRequest, BuiltFile, BuiltModel, Toolchain
+from boardwright.toolchains.port import (
+    Availability,
+    BuildRequest,
+    BuiltFile,
+    BuiltModel,
+    Session,
+    Toolchain,
+)
 
 MODEL_FILE = "model.onnx"
 
@@ -75,6 +82,7 @@ class OnnxRuntimeToolchain(Toolchain):
             runtime_version=runtime_version(),
             runtime_settings=runtime_settings(),
             kernels=dict(sorted(kernels.items())),
+            integer_kernels=integer_kernels(kernels),
             cpu_features=needed_cpu_features(facts, request.architecture),
             warnings=float_compute_warnings(facts, kernels),
         )
@@ -82,6 +90,9 @@ class OnnxRuntimeToolchain(Toolchain):
     def open(self, built: BuiltModel, threads: int) -> OrtSession:
         require_runtime(self)
         return open_session(built.entry_path, built.runtime_settings, threads)
+
+    def open_alternatives(self, graph: Path, built: BuiltModel) -> tuple[Session, ...]:
+        return other_kernels(graph)
 
 
 def require_runtime(toolchain: Toolchain) -> None:
@@ -93,6 +104,14 @@ def require_runtime(toolchain: Toolchain) -> None:
     missing = toolchain.availability().waits_for
     if missing:
         raise ToolchainError("BUILD_FAILED", missing)
+
+
+def other_kernels(graph: Path) -> tuple[Session, ...]:
+    """Open the graph as it was given: node by node, and fused for this very machine."""
+    return (
+        open_session(graph, runtime_settings("disabled"), threads=1),
+        open_session(graph, runtime_settings("all"), threads=2),
+    )
 
 
 def save_optimized(graph: Path, written: Path, level: str, file_format: str, architecture: str) -> None:

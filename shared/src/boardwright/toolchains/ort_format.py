@@ -9,18 +9,28 @@ them into one order.
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from boardwright.content.oci import ENGINE_MEDIA_TYPE
 from boardwright.toolchains.graph import read_graph
 from boardwright.toolchains.onnx_runtime import (
     float_compute_warnings,
+    integer_kernels,
     needed_cpu_features,
+    other_kernels,
     require_runtime,
     save_optimized,
 )
 from boardwright.toolchains.ort_flatbuffer import canonical, operators
 from boardwright.toolchains.ort_session import OrtSession, open_session, runtime_settings, runtime_version
-from boardwright.toolchains.port import Availability, BuildRequest, BuiltFile, BuiltModel, Toolchain
+from boardwright.toolchains.port import (
+    Availability,
+    BuildRequest,
+    BuiltFile,
+    BuiltModel,
+    Session,
+    Toolchain,
+)
 
 MODEL_FILE = "model.ort"
 
@@ -66,6 +76,7 @@ class OrtFormatToolchain(Toolchain):
             runtime_version=runtime_version(),
             runtime_settings=runtime_settings(),
             kernels=dict(sorted(kernels.items())),
+            integer_kernels=integer_kernels(kernels),
             cpu_features=needed_cpu_features(facts, request.architecture),
             warnings=float_compute_warnings(facts, kernels),
         )
@@ -73,3 +84,6 @@ class OrtFormatToolchain(Toolchain):
     def open(self, built: BuiltModel, threads: int) -> OrtSession:
         require_runtime(self)
         return open_session(built.entry_path, built.runtime_settings, threads)
+
+    def open_alternatives(self, graph: Path, built: BuiltModel) -> tuple[Session, ...]:
+        return other_kernels(graph)

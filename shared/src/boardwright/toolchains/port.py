@@ -63,7 +63,8 @@ class BuiltModel:
 
     ``entry`` names the file the runtime opens. ``kernels`` counts the operators that will really run, after
     the runtime's own fusion (``{"QLinearConv": 27, …}``): the quantization nodes of a graph say little
-    about that. ``cpu_features`` are the processor features without which the artifact is slow or wrong.
+    about that. ``integer_kernels`` counts those that multiply with integers. ``cpu_features`` are the
+    processor features without which the artifact is slow or wrong.
     """
 
     files: tuple[BuiltFile, ...]
@@ -72,6 +73,7 @@ class BuiltModel:
     runtime_version: str
     runtime_settings: Mapping[str, Any]
     kernels: Mapping[str, int]
+    integer_kernels: int = 0
     cpu_features: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -150,6 +152,14 @@ class Toolchain(ABC):
         Raises:
             ToolchainError: TOOLCHAIN_NEEDS_AGENT where the runtime is not here.
         """
+
+    def open_alternatives(self, graph: Path, built: BuiltModel) -> tuple[Session, ...]:
+        """Open ``graph`` through other kernels than those that run ``built``, which was made from it.
+
+        How far they lie apart is what golden samples must tolerate from another machine. Empty where there
+        are none.
+        """
+        return ()
 
     def checked_options(self, request: BuildRequest) -> dict[str, Any]:
         """Return the request's options with defaults filled in.

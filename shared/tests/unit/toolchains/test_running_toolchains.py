@@ -7,6 +7,8 @@ import pytest
 from boardwright.testing import sample_graphs
 from boardwright.testing.toolchain_contract import RunningToolchainContract
 from boardwright.toolchains.onnx_runtime import OnnxRuntimeToolchain, integer_kernels
+from boardwright.toolchains.openvino import OpenVinoToolchain
+from boardwright.toolchains.openvino_session import runtime_version
 from boardwright.toolchains.ort_format import OrtFormatToolchain
 from boardwright.toolchains.port import BuildRequest, Toolchain
 
@@ -100,3 +102,75 @@ class TestOrtFormat(RunningToolchainContract):
             )
         theirs = (tmp_path / "theirs" / "graph.ort").read_bytes()
         assert canonical(theirs) == built.entry_path.read_bytes()
+
+
+@pytest.mark.skipif(not runtime_version(), reason="OpenVINO is not installed (pip install openvino)")
+class TestOpenVino(RunningToolchainContract):
+    integer_convolution = "Convolution:int8"
+    float_convolutions = ("Convolution:f32", "Convolution:bf16")
+
+    @pytest.fixture
+    def toolchain(self) -> Toolchain:
+        return OpenVinoToolchain()
+
+    def test_two_files_are_built_the_one_that_is_opened_first(
+        self, toolchain: Toolchain, tmp_path: Path
+    ) -> None:
+        graph = sample_graphs.write_quantized_classifier(tmp_path / "g.onnx")
+        built = toolchain.build(_request(tmp_path, graph, "x86_64"))
+        assert [file.name for file in built.files] == ["model.xml", "model.bin"]
+        weights = built.files[1].path.stat().st_size
+        assert weights < 2 * graph.stat().st_size  # int8 weights stay int8
+
+    def test_floats_stay_float32_on_every_cpu(self, toolchain: Toolchain, tmp_path: Path) -> None:
+        graph = sample_graphs.write_classifier(tmp_path / "g.onnx")
+        built = toolchain.build(_request(tmp_path, graph, "x86_64"))
+        assert built.runtime_settings["inference_precision"] == "f32"
+        assert built.kernels["Convolution:f32"] == 2
+        assert not [name for name in built.kernels if name.endswith(("bf16", "f16"))]
+
+    def test_layers_keep_the_graphs_names_and_no_counters(self, toolchain: Toolchain, tmp_path: Path) -> None:
+        import re
+
+        graph = sample_graphs.write_quantized_classifier(tmp_path / "g.onnx")
+        text = toolchain.build(_request(tmp_path, graph, "x86_64")).entry_path.read_text(encoding="utf-8")
+        names = re.findall(r'<layer id="\d+" name="([^"]*)"', text)
+        assert {"image", "logits/sink_port_0"} <= set(names) and any(n.startswith("conv0") for n in names)
+        assert not [name for name in names if re.fullmatch(r"[A-Z][A-Za-z]+_\d+", name)]
+
+    def test_vnni_is_needed_only_where_eight_bit_weights_would_saturate(
+        self, toolchain: Toolchain, tmp_path: Path
+    ) -> None:
+        wide = sample_graphs.write_quantized_classifier(tmp_path / "wide.onnx")
+        narrow = sample_graphs.write_quantized_classifier(tmp_path / "narrow.onnx", weight_bits=7)
+        needs = [toolchain.build(_request(tmp_path, g, "x86_64")).cpu_features for g in (wide, narrow)]
+        assert needs == [("vnni",), ()]
+
+    def test_its_makers_are_told_nothing(self, tmp_path: Path) -> None:
+        """Importing OpenVINO the plain way writes an id for its statistics into the home folder."""
+        import os
+        import subprocess
+        import sys
+
+        program = "from boardwright.toolchains.openvino_session import import_openvino as i; i().Core()"
+        environment = {**os.environ, "HOME": str(tmp_path)}
+        subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=120)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_runtime_that_is_not_opened_here_is_named(self, tmp_path: Path) -> None:
+        from boardwright.toolchains.errors import ToolchainError
+        from boardwright.toolchains.runtimes import open_model
+
+        with pytest.raises(ToolchainError, match="tensorrt") as caught:
+            open_model("tensorrt", tmp_path / "model.engine", {})
+        assert caught.value.reason == "RUNTIME_UNKNOWN"
+
+    def test_a_damaged_topology_is_refused(self, toolchain: Toolchain, tmp_path: Path) -> None:
+        from boardwright.toolchains.errors import ToolchainError
+
+        graph = sample_graphs.write_classifier(tmp_path / "g.onnx")
+        built = toolchain.build(_request(tmp_path, graph, "x86_64"))
+        built.entry_path.write_text("<net", encoding="utf-8")
+        with pytest.raises(ToolchainError) as caught:
+            toolchain.open(built, threads=1)
+        assert caught.value.reason == "GRAPH_UNREADABLE"

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.agent.errors import Refused
 from boardwright.device.bundle import Bundle
+from boardwright.model.errors import ModelError
+from boardwright.model.pins import HardwarePin
 
 if TYPE_CHECKING:
-    from boardwright.toolchains.ort_session import OrtSession
+    from boardwright.toolchains.port import Session
 
 
-def open_model(folder: Path, bundle: Bundle) -> OrtSession:
-    """Load the model of the bundle that lies in ``folder`` (`.onnx` or `.ort`) with the bundle's settings.
+def open_model(folder: Path, bundle: Bundle) -> Session:
+    """Load the model of the bundle that lies in ``folder`` in its pin's runtime, with the bundle's settings.
 
     Raises:
         Refused: RUNTIME_FAILED, the runtime does not load it; BUNDLE_INVALID.
     """
     from boardwright.toolchains.errors import ToolchainError
-    from boardwright.toolchains.ort_session import OPTIMIZATION_LEVELS, open_session
+    from boardwright.toolchains.ort_session import OPTIMIZATION_LEVELS
+    from boardwright.toolchains.runtimes import open_model as open_in
 
     model = bundle.file("model")
     if model is None:
@@ -33,15 +36,23 @@ def open_model(folder: Path, bundle: Bundle) -> OrtSession:
             "RUNTIME_FAILED", f"this agent knows no graph optimization {level!r}: install a newer one"
         )
     try:
-        return open_session(folder / model.name, settings)
+        return open_in(_runtime(folder, bundle), folder / model.name, settings)
     except ToolchainError as error:
         raise Refused("RUNTIME_FAILED", f"{model.name} does not load: {error.message}") from error
     except Exception as error:  # the runtime's exceptions have no common root but this
         raise Refused("RUNTIME_FAILED", f"{model.name} does not load: {error}") from error
 
 
+def _runtime(folder: Path, bundle: Bundle) -> str:
+    file = bundle.file("pin")
+    try:
+        return HardwarePin.from_json((folder / file.name).read_bytes()).runtime if file else ""
+    except ModelError as error:
+        raise Refused("BUNDLE_INVALID", f"the bundle's pin cannot be read: {error}") from error
+
+
 def _settings(folder: Path, bundle: Bundle) -> Mapping[str, Any]:
-    """See `boardwright.toolchains.ort_session.runtime_settings`."""
+    """See `runtime_settings` of `boardwright.toolchains.ort_session` and `openvino_session`."""
     file = bundle.file("runtime")
     if file is None:
         return {}

@@ -29,12 +29,14 @@ from boardwright.builder.steps.kinds import (
     PACK_PREFIX,
     golden_input,
     model_input,
+    weights_input,
 )
 from boardwright.content import Digest
 from boardwright.content.oci import (
     ENGINE_MEDIA_TYPE,
     GOLDEN_MEDIA_TYPE,
     GRAPH_MEDIA_TYPE,
+    WEIGHTS_MEDIA_TYPE,
     Descriptor,
     ImageManifest,
 )
@@ -114,6 +116,9 @@ def measure_step(order: MeasureOrder, artifacts: Sequence[BuiltArtifact], here: 
     subjects = []
     for number, artifact in enumerate(artifacts):
         inputs[model_input(number)] = _file(artifact, _MODEL_MEDIA_TYPES, "model")
+        weights = [file.blob for file in artifact.files if file.blob.media_type == WEIGHTS_MEDIA_TYPE]
+        if weights:
+            inputs[weights_input(number)] = weights[0]
         inputs[golden_input(number)] = _file(artifact, (GOLDEN_MEDIA_TYPE,), "golden samples")
         subjects.append(
             {
@@ -189,7 +194,6 @@ def _manifest(files: Sequence[ArtifactFile], pin: HardwarePin) -> ImageManifest:
 def measurements_of(outcome: StepOutcome) -> Iterator[NewMeasurement]:
     """Yield what a finished measurement found: latency by thread count, memory, size, for each artifact."""
     host = outcome.values["host"]
-    pin = HardwarePin.from_json(host["pin"])
     where = {key: value for key, value in host.items() if key != "pin"}
     for subject in outcome.values["subjects"]:
 
@@ -202,7 +206,7 @@ def measurements_of(outcome: StepOutcome) -> Iterator[NewMeasurement]:
                 values={name: float(value) for name, value in values.items()},
                 origin=subject["origin"],
                 board=subject["board"],
-                host=pin,
+                host=HardwarePin.from_json(subject.get("host_pin", host["pin"])),
                 threads=threads,
                 record_digest=outcome.record,
                 details={

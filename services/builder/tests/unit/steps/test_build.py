@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from boardwright.model.host import detect_host
 from boardwright.model.input_spec import InputSpec
 from boardwright.model.pins import HardwarePin, mismatches
 from boardwright.testing import sample_graphs
+from boardwright.toolchains.openvino_session import runtime_version as openvino_version
 from boardwright.toolchains.ort_session import open_session
+from boardwright.toolchains.runtimes import open_model
 
 Build = Callable[..., StepResult]
 
@@ -201,3 +204,69 @@ def test_a_pin_that_contradicts_the_board_is_refused(run_build: Build, tmp_path:
     with pytest.raises(StepError, match="architecture") as caught:
         run_build(graph, pin={"architecture": "riscv64"})
     assert caught.value.reason == "PIN_INVALID"
+
+
+@pytest.mark.skipif(not openvino_version(), reason="OpenVINO is not installed (pip install openvino)")
+class TestOpenVino:
+    """The second runtime of the x86-64 board, through the same step."""
+
+    @pytest.mark.parametrize("quantized", [False, True], ids=["float", "quantized"])
+    def test_a_build_is_whole_and_the_same_every_time(
+        self, run_build: Build, tmp_path: Path, quantized: bool
+    ) -> None:
+        write = sample_graphs.write_quantized_classifier if quantized else sample_graphs.write_classifier
+        graph = write(tmp_path / "g.onnx")
+        first, second = (run_build(graph, "x86-64", "openvino") for _ in range(2))
+        assert _contents(first) == _contents(second)
+        assert first.values == second.values
+        assert first.values["entry"] == "model.xml" and first.values["files"] == ["model.xml", "model.bin"]
+        contents = _contents(first)
+        assert first.values["model_size_bytes"] == len(contents["model.xml"]) + len(contents["model.bin"])
+
+    def test_the_golden_samples_pass_in_the_runtime_and_a_wrong_model_does_not(
+        self, run_build: Build, tmp_path: Path
+    ) -> None:
+        graph = sample_graphs.write_quantized_classifier(tmp_path / "g.onnx", weight_bits=7)
+        result = run_build(graph, "x86-64", "openvino")
+        golden = GoldenSamples.from_bytes(_contents(result)["golden.npz"])
+        verdicts = []
+        for bits in (7, 2):
+            graph = sample_graphs.write_quantized_classifier(tmp_path / f"{bits}.onnx", weight_bits=bits)
+            built = run_build(graph, "x86-64", "openvino")
+            session = open_model(
+                "openvino", built.outputs["model.xml"].path, built.values["runtime_settings"]
+            )
+            verdicts.append(golden.check(session.run).passed)
+        assert verdicts == [True, False]
+
+    def test_the_pin_names_the_runtime_and_what_its_kernels_need(
+        self, run_build: Build, tmp_path: Path
+    ) -> None:
+        narrow = sample_graphs.write_quantized_classifier(tmp_path / "n.onnx", weight_bits=7)
+        wide = sample_graphs.write_quantized_classifier(tmp_path / "w.onnx")
+        pins = [
+            HardwarePin.from_json(_contents(run_build(graph, "x86-64", "openvino"))["pin.json"])
+            for graph in (narrow, wide)
+        ]
+        assert {(pin.board, pin.runtime, pin.runtime_version) for pin in pins} == {
+            ("x86-64", "openvino", openvino_version())
+        }
+        assert [pin.cpu_features for pin in pins] == [(), ("vnni",)]
+        host = detect_host()
+        if host.board == "x86-64":
+            assert mismatches(pins[0], host) == []
+            assert mismatches(replace(pins[0], runtime_version="2020.1"), host)
+
+    def test_the_report_tells_which_layers_run_on_integers(self, run_build: Build, tmp_path: Path) -> None:
+        graph = sample_graphs.write_quantized_classifier(tmp_path / "g.onnx")
+        report = run_build(graph, "x86-64", "openvino").values["report"]
+        assert report["runtime"] == "openvino" and report["precision"] == "U8S8"
+        assert report["integer_kernels"] == 3
+        assert report["kernels"]["Convolution:int8"] == 2 and report["kernels"]["FullyConnected:int8"] == 1
+        assert report["golden_samples"]["expected_from"].startswith("openvino ")
+
+    def test_an_operator_that_it_does_not_read_is_named(self, run_build: Build, tmp_path: Path) -> None:
+        graph = sample_graphs.write_with_unknown_operator(tmp_path / "g.onnx")
+        with pytest.raises(StepError, match="FrobnicateImage") as caught:
+            run_build(graph, "x86-64", "openvino")
+        assert caught.value.reason == "GRAPH_UNSUPPORTED"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from boardwright.builder.steps import measure
-from boardwright.builder.steps.kinds import MEASURE, golden_input, model_input
+from boardwright.builder.steps.kinds import MEASURE, golden_input, model_input, weights_input
 from boardwright.jobs.step_api import InputFile, StepError, StepRequest, StepResult, ignore_progress
 from boardwright.testing import sample_graphs
 
@@ -23,6 +23,11 @@ def _measure(tmp_path: Path, builds: dict[str, StepResult], **parameters: Any) -
         model = tmp_path / f"input-{number}"
         model.write_bytes(built.outputs[built.values["entry"]].path.read_bytes())
         inputs[model_input(number)] = InputFile(model, DIGEST, "application/octet-stream")
+        beside = built.outputs.get("model.bin")
+        if beside is not None:
+            weights = tmp_path / f"weights-{number}"
+            weights.write_bytes(beside.path.read_bytes())
+            inputs[weights_input(number)] = InputFile(weights, DIGEST, "application/octet-stream")
         inputs[golden_input(number)] = InputFile(built.outputs["golden.npz"].path, DIGEST, "")
         settings = built.values["runtime_settings"]
         subjects.append({"name": name, "pin": built.values["pin"], "runtime_settings": settings})
@@ -149,3 +154,40 @@ def test_a_runtime_that_is_not_here_is_named(tmp_path: Path, pair: dict[str, Ste
     with pytest.raises(StepError, match="tensorrt") as caught:
         _measure(tmp_path, {"engine": StepResult(pair["baseline"].outputs, values)})
     assert caught.value.reason == "RUNTIME_UNSUPPORTED"
+
+
+@pytest.fixture
+def openvino() -> None:
+    from boardwright.toolchains.openvino_session import runtime_version
+
+    if not runtime_version():
+        pytest.skip("OpenVINO is not installed (pip install openvino)")
+
+
+@pytest.mark.usefixtures("openvino")
+def test_two_runtimes_are_measured_side_by_side(run_build: Build, tmp_path: Path) -> None:
+    graph = sample_graphs.write_quantized_classifier(tmp_path / "i.onnx", weight_bits=7)
+    builds = {name: run_build(graph, "x86-64", name) for name in ("onnxruntime", "openvino")}
+    result = _measure(tmp_path, builds, baseline=0)
+    ours, theirs = result.values["subjects"]
+    assert ours["origin"] == theirs["origin"] == "measured"
+    assert [entry["threads"] for entry in theirs["latency"]] == [1, 0]
+    assert all(entry["speedup"] > 0 for entry in theirs["latency"])
+    files = builds["openvino"].outputs
+    assert theirs["model_size_bytes"] == sum(
+        files[name].path.stat().st_size for name in ("model.xml", "model.bin")
+    )
+    assert theirs["memory"]["peak_rss_bytes"] >= theirs["memory"]["runtime_rss_bytes"] > 10 << 20
+    pins = [subject["host_pin"] for subject in result.values["subjects"]]
+    assert [pin["runtime"] for pin in pins] == ["onnxruntime", "openvino"]
+    assert all(pin["runtime_version"] for pin in pins)
+    assert not _besides_noise(result)
+
+
+@pytest.mark.usefixtures("openvino")
+def test_a_figure_of_another_openvino_is_no_measurement(run_build: Build, tmp_path: Path) -> None:
+    built = run_build(sample_graphs.write_classifier(tmp_path / "f.onnx"), "x86-64", "openvino")
+    values = {**built.values, "pin": {**built.values["pin"], "runtime_version": "2020.1.0"}}
+    with pytest.raises(StepError, match=r"needs openvino 2020\.1\.0") as caught:
+        _measure(tmp_path, {"old": StepResult(built.outputs, values)})
+    assert caught.value.reason == "BOARD_NEEDS_AGENT"

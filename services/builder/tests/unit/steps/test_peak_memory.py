@@ -18,9 +18,9 @@ def test_a_large_parent_does_not_count(run_build: Build, tmp_path: Path) -> None
     built = run_build(sample_graphs.write_classifier(tmp_path / "g.onnx"))
     golden = GoldenSamples.from_bytes(built.outputs["golden.npz"].path.read_bytes())
     model, settings = built.outputs["model.onnx"].path, built.values["runtime_settings"]
-    before = measure_peak_memory(model, golden, settings, tmp_path)
+    before = measure_peak_memory("onnxruntime", (model, None), golden, settings, tmp_path)
     ballast = np.ones(400 << 20, np.uint8)  # 400 MiB, touched
-    after = measure_peak_memory(model, golden, settings, tmp_path)
+    after = measure_peak_memory("onnxruntime", (model, None), golden, settings, tmp_path)
     assert ballast.size and before["peak_rss_bytes"] >= before["runtime_rss_bytes"] > 10 << 20
     assert after["peak_rss_bytes"] < before["peak_rss_bytes"] + (40 << 20)
     assert not list(tmp_path.glob("peak-memory*"))
@@ -40,7 +40,7 @@ def test_a_larger_model_takes_more(run_build: Build, tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     inputs = {"image": np.zeros((1, 4096), np.float32)}
     golden = GoldenSamples(inputs, {"logits": np.zeros((1, 4096), np.float32)})
-    found = measure_peak_memory(path, golden, {}, tmp_path)
+    found = measure_peak_memory("onnxruntime", (path, None), golden, {}, tmp_path)
     assert found["peak_rss_bytes"] - found["runtime_rss_bytes"] > 64 << 20
 
 
@@ -48,4 +48,4 @@ def test_a_failing_process_is_told(tmp_path: Path) -> None:
     golden = GoldenSamples({"x": np.zeros((1, 1))}, {"y": np.zeros((1, 1))})
     (tmp_path / "model").write_bytes(b"no model")
     with pytest.raises(MemoryUnknown, match="ONNX Runtime"):
-        measure_peak_memory(tmp_path / "model", golden, {}, tmp_path)
+        measure_peak_memory("onnxruntime", (tmp_path / "model", None), golden, {}, tmp_path)

@@ -41,8 +41,7 @@ from boardwright.model.host import detect_host
 from boardwright.toolchains.catalogue import toolchain_named
 from boardwright.toolchains.errors import ToolchainError
 from boardwright.toolchains.graph import GraphFacts, read_graph
-from boardwright.toolchains.onnx_runtime import integer_kernels
-from boardwright.toolchains.ort_session import open_session, registered_kernels, runtime_settings
+from boardwright.toolchains.ort_session import registered_kernels
 from boardwright.toolchains.port import BuildRequest, BuiltModel, Toolchain
 
 REPORT_MEDIA_TYPE = "application/vnd.boardwright.compatibility-report.v1+json"
@@ -108,7 +107,8 @@ def _choose(parameters: Mapping[str, Any]) -> _Choice:
 
 
 def _check(choice: _Choice, facts: GraphFacts) -> CompatibilityReport:
-    asks = choice.runtime.operator_support.ask_runtime
+    # OpenVINO has no list of its kernels to ask for: there the load decides.
+    asks = choice.runtime.operator_support.ask_runtime == "onnxruntime"
     kernels = registered_kernels() if asks and choice.toolchain.availability().available else None
     report = check_compatibility(choice.board, choice.runtime, facts.operators, facts.precision, kernels)
     if not report.supported:
@@ -123,12 +123,8 @@ def _golden(request: StepRequest, toolchain: Toolchain, built: BuiltModel, facts
     check_input(spec, session.inputs)
     count = fitting_count(int(request.parameters["golden_samples"]), spec, session.outputs)
     inputs, source = golden_inputs(request, spec, count)
-    # The graph as it was given, through kernels that the artifact does not use.
-    plain = open_session(request.input(GRAPH).path, runtime_settings("disabled"), threads=1)
-    fused = open_session(request.input(GRAPH).path, runtime_settings("all"), threads=2)
-    return make_golden(
-        inputs, source, spec.name, session, (plain, fused), integer_graph=facts.precision.is_integer
-    )
+    others = toolchain.open_alternatives(request.input(GRAPH).path, built)
+    return make_golden(inputs, source, spec.name, session, others, integer_graph=facts.precision.is_integer)
 
 
 def _result(
@@ -152,7 +148,7 @@ def _result(
         **report.to_json(),
         "warnings": list(warnings),
         "kernels": dict(built.kernels),
-        "integer_kernels": integer_kernels(built.kernels),
+        "integer_kernels": built.integer_kernels,
         "golden_samples": {
             "count": len(golden.samples),
             "source": golden.source,

@@ -28,6 +28,11 @@ def model_input(number: int) -> str:
     return f"model-{number}"
 
 
+def weights_input(number: int) -> str:
+    """Return the input name of the file beside the model of artifact ``number``, where there is one."""
+    return f"weights-{number}"
+
+
 def golden_input(number: int) -> str:
     """Return the input name of the golden samples of artifact ``number`` of a measurement."""
     return f"golden-{number}"
@@ -64,6 +69,7 @@ def build_environment() -> Mapping[str, str]:
     board, cpu = _host_facts()
     return {
         "onnxruntime": _version("onnxruntime"),
+        "openvino": _version("openvino"),
         "onnx": _version("onnx"),
         "numpy": _version("numpy"),
         "catalogue": _catalogue_digest(),
@@ -75,7 +81,12 @@ def build_environment() -> Mapping[str, str]:
 def measure_environment() -> Mapping[str, str]:
     """The fingerprint under which a measurement is found again."""
     board, cpu = _host_facts()
-    return {"onnxruntime": _version("onnxruntime"), "cpu": cpu, "host": board}
+    return {
+        "onnxruntime": _version("onnxruntime"),
+        "openvino": _version("openvino"),
+        "cpu": cpu,
+        "host": board,
+    }
 
 
 BUILD = StepKind(

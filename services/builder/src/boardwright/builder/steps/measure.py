@@ -1,9 +1,10 @@
 """build/measure: artifacts side by side in one run, so that their ratios hold on a noisy host.
 
-Inputs: ``model-N`` and ``golden-N`` for each artifact. Parameters: ``subjects`` (a list of {name, pin,
-runtime_settings, toolchain}), ``baseline`` (index of the one that others are compared with, -1 for none),
-``runs``, ``warm_up_runs``, ``block``, ``threads`` (0 is the runtime's default), ``max_seconds``,
-``allow_emulated``. Output: ``runs.json`` with every single time. Values: the figures.
+Inputs: ``model-N`` and ``golden-N`` for each artifact, ``weights-N`` where its runtime has a second file.
+Parameters: ``subjects`` (a list of {name, pin, runtime_settings, toolchain}), ``baseline`` (index of the one
+that others are compared with, -1 for none), ``runs``, ``warm_up_runs``, ``block``, ``threads`` (0 is the
+runtime's default), ``max_seconds``, ``allow_emulated``. Output: ``runs.json`` with every single time. Values:
+the figures.
 
 Protocol: every artifact is opened for every thread count and warmed up. Then they take turns of ``block``
 runs, one uncounted run first (caches, thread wake-up), the order rotating. A time is one run of one image
@@ -15,12 +16,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from boardwright.builder.domain.latency import Block, compare, interleaved, summarize
 from boardwright.builder.domain.pinning import host_pin, why_emulated
 from boardwright.builder.steps.host_noise import busy_warning, governor, noise_between, read_noise
-from boardwright.builder.steps.kinds import MEASURE, RUNS_FILE, golden_input, model_input
+from boardwright.builder.steps.kinds import MEASURE, RUNS_FILE, golden_input, model_input, weights_input
 from boardwright.builder.steps.peak_memory import MemoryUnknown, measure_peak_memory
 from boardwright.content import canonical_json
 from boardwright.jobs.step_api import OutputFile, Progress, StepError, StepRequest, StepResult, implements
@@ -29,10 +31,10 @@ from boardwright.model.golden import GoldenSamples
 from boardwright.model.host import Host, detect_host
 from boardwright.model.pins import HardwarePin
 from boardwright.toolchains.errors import ToolchainError
-from boardwright.toolchains.ort_session import OrtSession, open_session
+from boardwright.toolchains.port import Session
+from boardwright.toolchains.runtimes import OPENED_HERE, open_model
 
 RUNS_MEDIA_TYPE = "application/vnd.boardwright.runs.v1+json"
-MEASURABLE_RUNTIMES = ("onnxruntime",)
 _MIN_RUNS = 10
 
 
@@ -43,7 +45,13 @@ class _Subject:
     pin: HardwarePin
     settings: Mapping[str, Any]
     golden: GoldenSamples
+    model: Path
+    weights: Path | None
     emulated_because: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(path.stat().st_size for path in (self.model, self.weights) if path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +91,20 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     path.write_bytes(canonical_json(_raw(lanes)))
     values = {
         "host": {
-            "pin": host_pin(host, "onnxruntime").to_json(),
+            "pin": host_pin(host, subjects[0].pin.runtime).to_json(),
             "machine": host.machine,
             "cpus": host.cpus,
             "governor": governor(),
             **noise,
         },
         "protocol": {name: request.parameters[name] for name in ("runs", "warm_up_runs", "block", "threads")},
-        "subjects": [_figures(request, subject, lanes, memory[subject.number]) for subject in subjects],
+        "subjects": [
+            {
+                **_figures(request, subject, lanes, memory[subject.number]),
+                "host_pin": host_pin(host, subject.pin.runtime).to_json(),
+            }
+            for subject in subjects
+        ],
     }
     for subject in subjects:
         warnings += [
@@ -108,7 +122,7 @@ def _subjects(request: StepRequest, host: Host) -> list[_Subject]:
             golden = GoldenSamples.from_bytes(request.input(golden_input(number)).path.read_bytes())
         except ModelError as error:
             raise StepError(error.reason, str(error)) from error
-        if pin.runtime not in MEASURABLE_RUNTIMES:
+        if pin.runtime not in OPENED_HERE:
             raise StepError(
                 "RUNTIME_UNSUPPORTED",
                 f"{entry['name']} is for the runtime {pin.runtime}, which needs an agent on {pin.board}.",
@@ -120,7 +134,10 @@ def _subjects(request: StepRequest, host: Host) -> list[_Subject]:
                 f"{entry['name']} cannot be measured here: {'; '.join(why)}. Measure it on the board through "
                 "its agent, or accept emulated figures, which say nothing about the board's speed.",
             )
-        found.append(_Subject(number, entry["name"], pin, entry["runtime_settings"], golden, why))
+        model, weights = request.input(model_input(number)).path, request.inputs.get(weights_input(number))
+        second = weights.path if weights else None
+        settings = entry["runtime_settings"]
+        found.append(_Subject(number, entry["name"], pin, settings, golden, model, second, why))
     if not found:
         raise StepError("SUBJECTS_MISSING", "Name at least one artifact to measure.")
     return found
@@ -133,9 +150,8 @@ def _lanes(request: StepRequest, subjects: Sequence[_Subject], progress: Progres
     lanes: list[_Lane] = []
     for subject in subjects:
         progress(len(lanes), len(subjects) * len(threads), f"warming up {subject.name}")
-        path = request.input(model_input(subject.number)).path
         for index, count in enumerate(threads):
-            session = open_session(path, subject.settings, count)
+            session = open_model(subject.pin.runtime, subject.model, subject.settings, count, subject.weights)
             if index == 0:
                 _check_golden(subject, session)
             inputs = {name: array[:1].copy() for name, array in subject.golden.inputs.items()}
@@ -146,7 +162,7 @@ def _lanes(request: StepRequest, subjects: Sequence[_Subject], progress: Progres
     return lanes
 
 
-def _check_golden(subject: _Subject, session: OrtSession) -> None:
+def _check_golden(subject: _Subject, session: Session) -> None:
     """A fast wrong answer is no figure."""
     verdict = subject.golden.check(session.run)
     if not verdict.passed:
@@ -164,11 +180,12 @@ def _take_turns(lanes: Sequence[_Lane], parameters: Mapping[str, Any], progress:
     plan = interleaved(len(lanes), runs, block)
     for number, turn in enumerate(plan):
         progress(number, len(plan), "measuring")
-        lanes[turn.subject].rounds.append(_timed(lanes[turn.subject].run, turn))
+        lanes[turn.subject].rounds.append(timed(lanes[turn.subject].run, turn))
     return warnings
 
 
-def _timed(run: Callable[[], Sequence[Any]], turn: Block) -> list[float]:
+def timed(run: Callable[[], Sequence[Any]], turn: Block) -> list[float]:
+    """Return the milliseconds of one turn's runs."""
     clock = time.perf_counter_ns
     run()  # uncounted: wakes the threads and fills the caches after the other's turn
     times = []
@@ -181,7 +198,7 @@ def _timed(run: Callable[[], Sequence[Any]], turn: Block) -> list[float]:
 
 def _affordable(lanes: Sequence[_Lane], asked: int, block: int, max_seconds: float) -> tuple[int, list[str]]:
     """Return how many runs fit into the time, by one timed run of each lane."""
-    once = sum(_timed(lane.run, Block(0, 0, 1))[0] for lane in lanes) / 1e3
+    once = sum(timed(lane.run, Block(0, 0, 1))[0] for lane in lanes) / 1e3
     per_run = once * (block + 1) / block
     fits = int(max_seconds / per_run) if per_run > 0 else asked
     if fits >= asked:
@@ -196,9 +213,16 @@ def _memory(
     found = []
     for subject in subjects:
         progress(subject.number, len(subjects), f"peak memory of {subject.name}")
-        model = request.input(model_input(subject.number)).path
         try:
-            found.append(measure_peak_memory(model, subject.golden, subject.settings, request.outputs_dir))
+            found.append(
+                measure_peak_memory(
+                    subject.pin.runtime,
+                    (subject.model, subject.weights),
+                    subject.golden,
+                    subject.settings,
+                    request.outputs_dir,
+                )
+            )
         except MemoryUnknown as error:
             warnings.append(f"{subject.name}: no peak memory: {error}")
             found.append({})
@@ -225,7 +249,7 @@ def _figures(
         "emulated_because": list(subject.emulated_because),
         "latency": latency,
         "memory": dict(memory),
-        "model_size_bytes": request.input(model_input(subject.number)).path.stat().st_size,
+        "model_size_bytes": subject.size_bytes,
     }
 
 

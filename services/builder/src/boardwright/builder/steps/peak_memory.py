@@ -30,10 +30,15 @@ class MemoryUnknown(Exception):
 
 
 def measure_peak_memory(
-    model: Path, golden: GoldenSamples, settings: Mapping[str, Any], folder: Path
+    runtime: str,
+    files: tuple[Path, Path | None],
+    golden: GoldenSamples,
+    settings: Mapping[str, Any],
+    folder: Path,
 ) -> dict[str, float]:
     """Run one model in a process of its own and return its peak and the runtime's share, in bytes.
 
+    ``files`` are the model and, where its runtime has a second file, the weights.
     ``folder`` may be written to; nothing stays in it.
 
     Raises:
@@ -46,7 +51,9 @@ def measure_peak_memory(
         inputs[name] = str(folder / f"peak-memory-{number}.npy")
         np.save(inputs[name], array[:1])
     job = folder / "peak-memory.json"
-    job.write_text(json.dumps({"model": str(model), "inputs": inputs, "settings": dict(settings)}))
+    model, weights = files
+    document = {"runtime": runtime, "model": str(model), "weights": str(weights or "")}
+    job.write_text(json.dumps({**document, "inputs": inputs, "settings": dict(settings)}))
     try:
         ended = subprocess.run(
             _command(str(job)), capture_output=True, text=True, timeout=_TIME_LIMIT_SECONDS, check=True
@@ -71,15 +78,16 @@ def _peak_bytes() -> int:
 
 
 def _run_model(job: Mapping[str, Any]) -> dict[str, int]:
-    import onnxruntime  # noqa: F401 (the runtime alone, before any model)
+    from boardwright.toolchains.runtimes import import_runtime, open_model
 
-    from boardwright.toolchains.ort_session import open_session
-
+    import_runtime(job["runtime"])  # alone, before any model
     runtime = _peak_bytes()
     import numpy as np
 
     inputs = {name: np.load(path, allow_pickle=False) for name, path in job["inputs"].items()}
-    run = open_session(Path(job["model"]), job["settings"]).prepare(inputs)
+    weights = Path(job["weights"]) if job["weights"] else None
+    session = open_model(job["runtime"], Path(job["model"]), job["settings"], weights=weights)
+    run = session.prepare(inputs)
     for _ in range(_RUNS):
         run()
     return {"peak_rss_bytes": _peak_bytes(), "runtime_rss_bytes": runtime}
