@@ -26,6 +26,7 @@ def spec(head, **changes):
         ("yolov5", [10, 20, 4, 8, 0.5, 0.2, 1.2], {}),
         ("yolo-end2end", [8, 16, 12, 24, 0.6, 1], {}),
         ("yolov8", [8, 16, 12, 24, 0.1, 0.6], {"box_format": "xyxy"}),
+        ("yolov8", [16, 8, 24, 12, 0.1, 0.6], {"box_format": "yxyx"}),
         ("yolov8", [10 / 32, 20 / 64, 4 / 32, 8 / 64, 0.1, 0.6], {"boxes_normalized": True}),
     ],
 )

@@ -55,6 +55,8 @@ def split(output: Tensor, spec: OutputSpec, input_spec: InputSpec) -> Candidates
         rows = output.transpose(1, 2) if transposed else output
         boxes = rows[..., :4]
         chances = rows[..., 5:] * rows[..., 4:5] if spec.head == "yolov5" else rows[..., 4:]
+    if spec.box_format == "yxyx":
+        boxes = boxes[..., [1, 0, 3, 2]]
     if spec.box_format == "xywh":
         half = boxes[..., 2:] / 2
         boxes = torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.distill.detection import SPLIT_HEADS, decoded_boxes, raw_candidates
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 
 _SAME = 1e-5
+_DECODED = "decoded boxes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,12 @@ def distill_graph(
     network.requires_grad_(True)
     pairs: tuple[FeaturePair, ...] = ()
     if objective == "features":
-        teacher.model = prepare_for_training(teacher.model)  # with all shapes known
+        teacher = replace(teacher, model=prepare_for_training(teacher.model))  # with all shapes known
         pairs = pair_features(network.graph, teacher.model, input_spec, teacher.input_spec, options.layers)
-        teacher.wanted = tuple(pair.teacher.name for pair in pairs)
+        teacher = replace(teacher, wanted=tuple(pair.teacher.name for pair in pairs))
     matching, answer_terms = _answer_terms(network, input_spec, output_spec, teacher, options)
+    if matching == _DECODED:
+        teacher = replace(teacher, score_threshold=max(options.score_threshold, 1e-3))
     batches = ImageBatches(source, input_spec, data, training.seed)
     labelled = _labelled(batches, source, output_spec)
     augmented = bool(data.flip or data.scale_jitter or data.color_jitter or data.multi_scale)
@@ -188,8 +191,7 @@ def _answer_terms(
     if known and _alike(network, input_spec, output_spec, teacher, place, name):
         return "raw candidates", raw_candidates(output_spec, teacher.output_spec, input_spec, name, place)
     if output_spec.head in SPLIT_HEADS:
-        teacher.score_threshold = options.score_threshold
-        return "decoded boxes", decoded_boxes(output_spec, input_spec, place)
+        return _DECODED, decoded_boxes(output_spec, input_spec, place)
     shapes = [[shape for shape, _ in found.values()] for found in (ours, theirs)]
     if shapes[0] == shapes[1] and output_spec.head == teacher.output_spec.head:
         return "raw outputs", raw_outputs(tuple(theirs))

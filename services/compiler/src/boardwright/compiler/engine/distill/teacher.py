@@ -48,7 +48,7 @@ class Teacher:
     output_spec: OutputSpec
     wanted: tuple[str, ...] = ()
     score_threshold: float = 0.0
-    _session: Any = field(default=None, repr=False)
+    _session: Any = field(default=None, init=False, repr=False)
 
     def answer(self, image: Any, student_placement: Placement) -> Answer:
         """Return the answer to one image (Pillow, or (H, W, C) uint8)."""
