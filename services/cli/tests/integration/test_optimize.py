@@ -173,14 +173,18 @@ def test_the_files_of_steps_can_be_fetched(
     assert refused["reason"] == "OUTPUT_NOT_FOUND" and "evaluate-quick/evaluation.json" in refused["message"]
 
 
-def test_the_report_is_written_from_what_the_steps_left(
-    boardwright: Any, optimized: dict[str, Any], tmp_path: Path
+def test_a_full_report_makes_what_is_missing_and_tells_what_the_steps_left(
+    boardwright: Any, pushed: tuple[str, ...], optimized: dict[str, Any], tmp_path: Path
 ) -> None:
     html, markdown = tmp_path / "r.html", tmp_path / "r.md"
-    rows = boardwright.json("report", "perceptron@1", "--html", str(html), "--markdown", str(markdown))
+    rows = boardwright.json(
+        "report", *pushed, "--full", "--recipe", "quick", "--runs", "20",
+        "--html", str(html), "--markdown", str(markdown),
+    )  # fmt: skip
     assert {row["variant"] for row in rows} >= {"baseline", "quick"}
     page, text = html.read_text(), markdown.read_text()
     for part in ("Report on perceptron@1", "Precisions", "INT8 static", "Activation ranges", "<svg"):
         assert part in page
-    assert "## Deployment" in text and "--full" in text
+    assert "## Deployment" in text and "boardwright report perceptron@1 --full" in text
     assert (tmp_path / "r-plots" / "pareto.svg").is_file()
+    assert boardwright.refused(3, "report", "nobody@1", "--html", str(html))["reason"] == "VERSION_NOT_FOUND"

@@ -62,7 +62,7 @@ def optimize(
     ] = None,
     toolchain: Annotated[
         list[str] | None,
-        typer.Option(help="Build by this one, repeatable, or by all that run here, and keep the fastest."),
+        typer.Option(help='Build by it, repeatable, or "all" that run here; the fastest counts.'),
     ] = None,
     exhaustive: Annotated[
         bool, typer.Option(help="Try all, and choose the fastest that satisfies, not the cheapest to make.")
