@@ -9,6 +9,8 @@
   block-wise reconstruction, learned rounding; ``integer_outputs``: what leaves the integers keeps more.
 - ``quantize``: static INT8 by a ``scheme``; it observes, protects, recovers, and checks its result.
 - ``evaluate/``: accuracy, parity with the baseline, and (``quality``) whether information was lost.
+- ``train_quantized``: training that rounds where the device will (QAT), with labels or self-distilled.
+- ``fine_tune``: training a graph further as it is. ``training/``: what all training passes share.
 - ``distill/``: learning from a teacher, another model: soft labels, features, boxes; ``training/ultralytics``
   trains Ultralytics files by Ultralytics' own trainer, with the architecture they have.
 - ``pruning/`` (pass ``prune``): fewer channels and heads, or more zeros.

@@ -24,6 +24,11 @@ The contract, in the order in which a pass uses it:
 5. ``network.to_onnx(network) -> ModelProto``: ``network.graph`` with the trained weights in it, at its own
    (fixed) batch size.
 
-``options``: TrainOptions and DataOptions, and reading them from a step's parameters. Nothing but
-``options`` may be imported without torch.
+``options``: TrainOptions, DataOptions and ObjectiveOptions, each with what it costs and when it helps, and
+reading them from a step's parameters; nothing but ``options`` may be imported without torch.
+``objectives.chosen`` makes the objective that ObjectiveOptions ask for. ``memory`` cuts batches into parts
+that fit, ``resuming`` keeps the state of an interrupted training, ``batching`` lets a graph of batch 1 run at
+any batch size, ``layers`` and ``operators`` are its nodes as torch runs them. For quantization-aware
+training ``quantization_places`` reads from a quantized graph where it rounds, and ``fake_quantize`` rounds
+there while it trains.
 """
