@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,11 +58,8 @@ def main() -> None:
     def tell(what: str, graph: onnx.ModelProto, started: float, **more: Any) -> None:
         cost = time.process_time() - started
         found = evaluate(graph, unseen, INPUT, OUTPUT, baseline=model, threads=1)
-        print(
-            json.dumps(
-                {"what": what, "cpu_seconds": round(cost, 1), **found.accuracy, **found.parity, **more}
-            )
-        )
+        values = {"what": what, "cpu_seconds": round(cost, 1), **found.accuracy, **found.parity, **more}
+        sys.stdout.write(json.dumps(values) + "\n")
 
     started = time.process_time()
     tell("float", model, started)
