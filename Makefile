@@ -21,7 +21,7 @@ PACKAGES := content database device jobs model rpc samples selection telemetry t
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test lint format types contracts proto proto-check check bench bench-registry bench-transfer \
-        bench-idle bench-optimize docs reference clean
+        bench-idle bench-optimize bench-compression docs reference clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -111,6 +111,9 @@ bench-transfer: $(VENV)/.installed-test ## Push and pull of 200 MB beside plain 
 
 bench-optimize: $(VENV)/.installed-test ## The selector on MobileNetV1, first and again; needs ../shared/data
 	$(BIN)/python bench/optimize.py
+
+bench-compression: $(VENV)/.installed-test ## INT8 accuracy and latency beside ONNX Runtime; NNCF=its-environment/bin/python adds NNCF; needs ../shared/data
+	$(BIN)/python services/compiler/bench/compression.py $(if $(NNCF),--nncf '$(NNCF)')
 
 bench-idle: $(VENV)/.installed ## Start time and memory of all services, idle
 	$(BIN)/python bench/idle.py

@@ -24,13 +24,21 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 NORM = 3.0
+NORMS = (3.0, 2.4, 2.0)
+"""What to try where something can tell which is best: the smaller, the more is cut off."""
+
 _LEVELS = 255
 _SHARES = 28  # candidates for an end of the range, from the whole down to 1/50 of it
 _ROUNDS = 2
 
 
 def choose_ranges(
-    model: onnx.ModelProto, record: CalibrationRecord, scheme: QuantizationScheme, excluded: set[str]
+    model: onnx.ModelProto,
+    record: CalibrationRecord,
+    scheme: QuantizationScheme,
+    excluded: set[str],
+    *,
+    norm: float = NORM,
 ) -> tuple[CalibrationRecord, int]:
     """Return ``record`` with the ranges searched, and how many changed.
 
@@ -49,7 +57,9 @@ def choose_ranges(
             new = _unsaturated(whole, function)
         else:
             values, counts = found.histogram.ordered()
-            new = search_range(values, counts, whole, function, symmetric=scheme.activation_symmetric)
+            new = search_range(
+                values, counts, whole, function, symmetric=scheme.activation_symmetric, norm=norm
+            )
         if new != whole:
             ranges[name] = new
             changed += 1

@@ -43,9 +43,9 @@ class ReconstructionOptions:
     activation scales, ``bias_rate`` in shares of the mean bias.
     """
 
-    layers_per_block: int = 6
-    work: float = 9e10
-    most_updates: int = 80
+    layers_per_block: int = 10
+    work: float = 3e10
+    most_updates: int = 60
     fewest_updates: int = 16
     weight_rate: float = 0.01
     scale_rate: float = 1e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ from boardwright.compiler.engine.protect import Exclusion, excluded_names, prote
 from boardwright.compiler.engine.recover.bias_correction import correct_bias
 from boardwright.compiler.engine.recover.equalization import equalize
 from boardwright.compiler.engine.recover.judging import Judge
-from boardwright.compiler.engine.recover.ranges import choose_ranges
+from boardwright.compiler.engine.recover.ranges import NORMS, choose_ranges
 from boardwright.compiler.engine.recover.reconstruction import ReconstructionOptions, reconstruct
 from boardwright.compiler.engine.recover.recovered import write_recovered
 from boardwright.compiler.engine.recover.rounding import RoundingOptions, learn_rounding
+from boardwright.compiler.engine.recover.segments import multiplications
+from boardwright.compiler.engine.recover.threads import threads_for
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ METHODS = ("equalization", "ranges", "bias-correction", "reconstruction", "round
 
 DEFAULT_METHODS = ("equalization", "ranges", "bias-correction", "reconstruction")
 
+_LEARNING = ("reconstruction", "rounding")
 _WORTH = 0.995
 OnProgress = Callable[[str, int, int], None]
 
@@ -207,7 +211,8 @@ class _Attempt:
             "rounding": self._rounding,
         }[method]
         try:
-            model, record, touched, details = apply()
+            with self._threads() if method in _LEARNING else nullcontext():
+                model, record, touched, details = apply()
         except EngineError as error:
             reason = f"It does not work on this graph ({error.reason}): {error.message}"
             self.told.append(MethodRecord(method, self.error, self.error, False, reason))
@@ -232,6 +237,9 @@ class _Attempt:
             if method == "equalization":
                 self._original = model
 
+    def _threads(self) -> AbstractContextManager[None]:
+        return threads_for(multiplications(self._original), self._options.threads)
+
     def _equalization(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
         model, found = equalize(self.model, self._excluded)
         if not found.pairs:
@@ -242,8 +250,14 @@ class _Attempt:
     def _ranges(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
         if not self.record.statistics or self.record.method != "min-max":
             return self.model, self.record, 0, {"kept_method": self.record.method}
-        record, changed = choose_ranges(self.model, self.record, self._scheme, self._excluded)
-        return self.model, record, changed, {"tensors": changed}
+        found = {
+            norm: choose_ranges(self.model, self.record, self._scheme, self._excluded, norm=norm)
+            for norm in NORMS
+        }
+        errors = {norm: self._judge.error(self.model, record) for norm, (record, _) in found.items()}
+        best = min(NORMS, key=lambda norm: errors[norm])
+        record, changed = found[best]
+        return self.model, record, changed, {"tensors": changed, "norm": best}
 
     def _bias_correction(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
         model, corrected = correct_bias(self.model, self.record, self._scheme, self._excluded)

@@ -1,0 +1,105 @@
+"""The pass as a whole: what helps is kept, what does not is not, and quantize takes over what was found."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
+from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.quantize import quantize
+from boardwright.compiler.engine.recover import (
+    METHODS,
+    ReconstructionOptions,
+    RecoverOptions,
+    RoundingOptions,
+    recover,
+)
+from boardwright.compiler.engine.recover.segments import cut, multiplications
+from boardwright.compiler.engine.scheme import PROFILES, QuantizationScheme
+
+FEW = ReconstructionOptions(layers_per_block=2, most_updates=12, fewest_updates=4)
+COARSE = QuantizationScheme(reduce_range=True, per_channel=False)
+
+
+def error(model, reference, images):
+    ours, theirs = open_session(model), open_session(reference)
+    return float(
+        np.mean([np.square(ours.run(None, feed)[0] - theirs.run(None, feed)[0]).mean() for feed in images])
+    )
+
+
+@pytest.mark.parametrize("activation", ["Relu", "SiLU"])
+def test_every_method_together_brings_the_outputs_nearer(images, activation, network):
+    model = network(activation)
+    brief = RoundingOptions(updates=40)
+    options = RecoverOptions(methods=METHODS, samples=12, reconstruction=FEW, rounding=brief)
+    found = recover(model, lambda: images[:20], COARSE, options)
+    assert found.error_after < 0.8 * found.error_before
+    errors = [entry.after for entry in found.methods if entry.applied]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] == found.error_after
+    json.dumps(found.describe(), allow_nan=False)
+    plain = quantize(model, images[:20], COARSE, correct_biases=False, search_ranges=False)
+    better = quantize(
+        model, (), COARSE, record=plain.record, exclusions=found.exclusions, recovered=found.file()
+    )
+    assert error(better.model, model, images[20:]) < error(plain.model, model, images[20:])
+    assert better.kernels["float_layers"] == plain.kernels["float_layers"]
+
+
+def test_the_same_samples_and_seed_give_the_same_bytes(images, network):
+    brief = RoundingOptions(updates=20)
+    options = RecoverOptions(methods=METHODS, samples=6, held_out=2, reconstruction=FEW, rounding=brief)
+    first, second = (recover(network("SiLU"), lambda: images, COARSE, options).file() for _ in range(2))
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+
+
+def test_a_method_that_makes_it_worse_is_not_applied(images, network):
+    wild = ReconstructionOptions(layers_per_block=4, most_updates=10, weight_rate=60.0, scale_rate=1.0)
+    options = RecoverOptions(methods=("reconstruction",), reconstruction=wild)
+    found = recover(network("Relu"), lambda: images, PROFILES["x86-vnni"], options)
+    (told,) = found.methods
+    assert not told.applied
+    assert found.error_after == found.error_before
+    assert all(not block["applied"] for block in told.details["blocks"])
+
+
+def test_methods_without_work_say_so(images, network):
+    found = recover(
+        network("Clip"), lambda: images, PROFILES["x86-vnni"], RecoverOptions(methods=("equalization",))
+    )
+    assert "stands between them" in found.methods[0].details["refused"][0]
+
+
+def test_a_recovered_graph_of_another_model_is_refused(images, network):
+    found = recover(network("Relu"), lambda: images, PROFILES["x86-vnni"], RecoverOptions(methods=()))
+    with pytest.raises(EngineError, match="made from another model"):
+        quantize(network("SiLU"), images, PROFILES["x86-vnni"], recovered=found.file())
+    with pytest.raises(EngineError, match="holds no recovered ranges"):
+        quantize(network("Relu"), images, PROFILES["x86-vnni"], recovered=network("Relu"))
+    with pytest.raises(EngineError, match="no method 'round'"):
+        RecoverOptions(methods=("round",))
+    with pytest.raises(DatasetUnfit, match="no sample"):
+        recover(network("Relu"), list, PROFILES["x86-vnni"])
+
+
+def test_blocks_cover_all_layers_and_fit_together(images, network):
+    prepared = prepare_graph(network("SiLU"))
+    blocks = cut(prepared, 2)
+    assert [block.layers for block in blocks] == [("conv1", "conv2"), ("conv3", "gemm")]
+    for block in blocks:
+        onnx.checker.check_model(block.model)
+    state = dict(images[0])
+    for block in blocks:
+        made = open_session(block.model).run(
+            list(block.outputs), {name: state[name] for name in block.inputs}
+        )
+        state |= dict(zip(block.outputs, made, strict=True))
+    expected = open_session(prepared).run(None, images[0])[0]
+    np.testing.assert_allclose(state["logits"], expected, rtol=1e-4, atol=1e-4)
+    assert multiplications(prepared) == 12 * 12 * 8 * 27 + 5 * 5 * (8 * 9 + 12 * 8) + 48
