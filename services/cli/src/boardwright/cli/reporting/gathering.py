@@ -173,7 +173,12 @@ def _from_registry(
     for variant in variants:
         values = found.judged.get((variant.digest, dataset), {})
         judged.append(
-            replace(variant, accuracy=values.get("accuracy") or {}, parity=values.get("parity") or {})
+            replace(
+                variant,
+                accuracy=values.get("accuracy") or {},
+                parity=values.get("parity") or {},
+                intervals=values.get("intervals") or {},
+            )
         )
     return sorted(judged, key=lambda held: held.name != "baseline")
 

@@ -112,6 +112,12 @@ def test_figures_are_those_that_were_measured(gathered: ReportData) -> None:
     assert [float(row[3]) for row in layers] == sorted(float(row[3]) for row in layers)
 
 
+def test_how_sure_a_change_is_stands_beside_it(gathered: ReportData) -> None:
+    sure = replace(gathered.variants[1], intervals={"top1_difference": [-0.012, 0.004]})
+    report = compose(replace(gathered, variants=(gathered.variants[0], sure)))
+    assert cells(report.sections[0])[sure.name]["95 % of it"] == "−1.2 … +0.4"
+
+
 def test_what_was_not_measured_is_a_dash_and_never_a_guess(gathered: ReportData) -> None:
     bare = replace(gathered, board="", variants=tuple(replace(held, costs=()) for held in gathered.variants))
     report = compose(bare)

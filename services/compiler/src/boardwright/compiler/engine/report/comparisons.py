@@ -19,6 +19,7 @@ from boardwright.compiler.engine.report.data import (
 )
 from boardwright.compiler.engine.report.wording import (
     NONE,
+    interval,
     metric_name,
     milliseconds,
     percent,
@@ -45,6 +46,7 @@ def overview(data: ReportData) -> Section:
                 precision(variant),
                 percent(data.accuracy(variant)),
                 points(data.lost(variant)),
+                interval(data.lost_interval(variant)),
                 percent(_agreement(variant)),
                 size(variant.size_bytes),
                 milliseconds(cost.figure("p50_ms") if cost else None),
@@ -54,7 +56,7 @@ def overview(data: ReportData) -> Section:
         )
     metric = metric_name(data)
     columns = (
-        "variant", "precision", f">{metric} %", ">change", ">answers kept %", ">size",
+        "variant", "precision", f">{metric} %", ">change", ">95 % of it", ">answers kept %", ">size",
         ">p50 ms", ">p95 ms", ">speed",
     )  # fmt: skip
     where = _SIDE_BY_SIDE.format(board=data.board) if data.board else ""

@@ -40,9 +40,9 @@ class MadeVariant:
 
     ``kind`` is the step kind that made it of the variant ``source`` (its digest), with ``parameters``;
     ``values`` is what that step said, ``given`` which files of earlier passes it took (``recovered.onnx``).
-    ``documents`` are the JSON files of that step and of the passes that
-    looked at this graph: ``quantization.json``, ``calibration-record.json``, ``protection.json``,
-    ``profile.json``. Accuracy and parity are fractions of 1 on the report's dataset.
+    ``documents`` are the JSON files of that step and of the passes that looked at this graph:
+    ``quantization.json``, ``calibration-record.json``, ``protection.json``, ``profile.json``. Accuracy and
+    parity are fractions of 1 on the report's dataset; ``intervals`` holds the 95 % of those that have one.
     """
 
     name: str
@@ -56,6 +56,7 @@ class MadeVariant:
     values: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, float] = field(default_factory=dict)
     parity: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     given: Sequence[str] = ()
     costs: Sequence[Cost] = ()
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -98,6 +99,11 @@ class ReportData:
             return None
         ours, theirs = self.accuracy(variant), self.accuracy(self.baseline)
         return None if ours is None or theirs is None else theirs - ours
+
+    def lost_interval(self, variant: MadeVariant) -> tuple[float, float] | None:
+        """The 95 % interval of the points lost, over pairs of answers to the same samples."""
+        held = variant.intervals.get(f"{self.metric}_difference")
+        return None if held is None or len(held) != 2 else (-100 * held[1], -100 * held[0])
 
     def cost(self, variant: MadeVariant) -> Cost | None:
         """What a variant costs on the report's board."""

@@ -34,6 +34,13 @@ def points(value: float | None) -> str:
     return "0.00" if abs(value) < 5e-3 else f"{-value:+.2f}".replace("-", "−")
 
 
+def interval(lost: tuple[float, float] | None) -> str:
+    """An interval of points lost as one of the change: "−1.2 … +0.4"."""
+    if lost is None:
+        return NONE
+    return " … ".join(f"{-value:+.1f}".replace("-", "−") for value in reversed(lost))
+
+
 def milliseconds(value: float | None) -> str:
     """Three digits after the point below 10."""
     return NONE if value is None else f"{value:.3f}" if value < 10 else f"{value:.1f}"
