@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from boardwright.compiler.engine.export import export_network
-from boardwright.jobs.step_api import StepError
 from boardwright.model import InputSpec, OutputSpec
 
 SPEC = InputSpec(height=16, width=16, batch=1, resize="stretch")
@@ -65,13 +64,3 @@ async def test_train_quantized_needs_no_labels_and_gives_ranges_and_weights(
     assert not any(node.op_type == "QuantizeLinear" for node in trained.graph.node)
     record = json.loads(done.outputs["calibration-record.json"].path.read_text())
     assert record["method"] == "trained"
-
-
-async def test_labels_that_are_not_there_fail_before_training(tmp_path, run_step, imported, seal, coloured):
-    unlabelled = [
-        sample.__class__(sample.name, sample.source, sample.media_type, None) for sample in coloured(4, 1)
-    ]
-    sealed = seal(unlabelled, "", tmp_path / "training", "training")
-    with pytest.raises(StepError, match="set objective to self-distilled") as caught:
-        await run_step("compile/fine-tune", {"objective": "labels"}, {**imported, **sealed})
-    assert (caught.value.reason, caught.value.deterministic) == ("OBJECTIVE_UNFIT", True)
