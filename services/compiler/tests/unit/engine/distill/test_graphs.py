@@ -53,6 +53,12 @@ def test_a_teacher_of_another_size_makes_a_student_of_few_labels_better(student,
     assert list(done.record.terms) == ["soft-labels"]
 
 
+def test_without_samples_it_is_told(student, teacher):
+    with pytest.raises(EngineError, match="no sample to train with") as caught:
+        learn(student, teacher, [])
+    assert caught.value.reason == "TRAINING_EMPTY"
+
+
 def test_a_student_that_is_its_own_teacher_is_left_as_it_is(student, digits):
     done = learn(student, student, digits(0, 8, labels=False), teacher_spec=DIGITS)
     assert (done.record.stopped, done.record.steps) == ("nothing-to-learn", 0)

@@ -127,7 +127,7 @@ def distill_graph(
 
     features = FeatureMatching(pairs, options) if pairs else None
     before = judge(network, batches, Distillation(ask, answer_terms))
-    if before < _SAME and not labelled:
+    if before < _SAME and not labelled and len(batches):
         record = _nothing_to_learn(training)
     else:
         record = train(
