@@ -12,6 +12,7 @@ The builder and the board agents share this package. It imports nothing heavy: `
     ort_flatbuffer.py    writes that flatbuffer in one canonical order: the same graph, the same bytes
     ort_session.py       opens what the two above wrote, and runs it
     openvino.py          ``openvino``: OpenVINO's IR, for x86-64
+    openvino_graph.py    takes out the quantization that OpenVINO's fused kernels do without
     openvino_session.py  opens and runs it, telling which layers compute with integers
     runtimes.py          opens a model by its runtime's name: for whoever holds files and a HardwarePin
     agent_toolchain.py   what runs only where a vendor's SDK is

@@ -64,7 +64,8 @@ class BuiltModel:
     ``entry`` names the file the runtime opens. ``kernels`` counts the operators that will really run, after
     the runtime's own fusion (``{"QLinearConv": 27, …}``): the quantization nodes of a graph say little
     about that. ``integer_kernels`` counts those that multiply with integers. ``cpu_features`` are the
-    processor features without which the artifact is slow or wrong.
+    processor features without which the artifact is slow or wrong. ``notes`` say what the toolchain changed
+    for the better; ``warnings`` cost speed or accuracy.
     """
 
     files: tuple[BuiltFile, ...]
@@ -76,6 +77,7 @@ class BuiltModel:
     integer_kernels: int = 0
     cpu_features: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def entry_path(self) -> Path:

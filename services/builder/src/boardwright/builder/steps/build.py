@@ -147,6 +147,7 @@ def _result(
     document = {
         **report.to_json(),
         "warnings": list(warnings),
+        "notes": list(built.notes),
         "kernels": dict(built.kernels),
         "integer_kernels": built.integer_kernels,
         "golden_samples": {
