@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boardwright.compiler.engine.report import ReportData
+from boardwright.compiler.engine.report import Report, ReportData, compose
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +18,9 @@ def gathered() -> ReportData:
     """Five variants with their evaluations, costs and documents."""
     text = Path(__file__).with_name("digits.json").read_text(encoding="utf-8")
     return ReportData.from_json(json.loads(text))
+
+
+@pytest.fixture(scope="session")
+def composed(gathered: ReportData) -> Report:
+    """The report of it; drawing takes a while."""
+    return compose(gathered)

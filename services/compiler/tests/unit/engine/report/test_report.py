@@ -76,8 +76,8 @@ def test_the_data_survives_a_trip_through_json(gathered: ReportData) -> None:
     assert ReportData.from_json(json.loads(json.dumps(gathered.to_json()))) == gathered
 
 
-def test_every_table_of_the_comparisons_is_there(gathered: ReportData) -> None:
-    report = compose(gathered)
+def test_every_table_of_the_comparisons_is_there(composed: Report) -> None:
+    report = composed
     titles = [held.title for held in report.sections]
     assert titles == [
         "All variants", "Precisions", "Dynamic and static quantization", "Per tensor and per channel",
@@ -95,8 +95,8 @@ def test_every_table_of_the_comparisons_is_there(gathered: ReportData) -> None:
     }  # fmt: skip
 
 
-def test_figures_are_those_that_were_measured(gathered: ReportData) -> None:
-    report = compose(gathered)
+def test_figures_are_those_that_were_measured(gathered: ReportData, composed: Report) -> None:
+    report = composed
     static = next(held for held in gathered.variants if held.name == "static")
     cost = gathered.cost(static)
     assert cost is not None and gathered.baseline is not None
@@ -136,8 +136,8 @@ def test_little_makes_a_little_report() -> None:
     assert [held.title for held in compose(alone).sections] == ["All variants"]
 
 
-def test_the_page_is_whole_and_needs_nothing_from_elsewhere(gathered: ReportData) -> None:
-    page = to_html(compose(gathered))
+def test_the_page_is_whole_and_needs_nothing_from_elsewhere(gathered: ReportData, composed: Report) -> None:
+    page = to_html(composed)
     reader = parsed(page)
     assert reader.elements.count("svg") == 6
     assert not {"script", "link", "img", "iframe", "object", "image", "foreignobject"} & set(reader.elements)
