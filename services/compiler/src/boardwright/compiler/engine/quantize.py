@@ -17,6 +17,7 @@ from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.integer_outputs import give_floats, spread_channels, take_back, takes_part
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
 from boardwright.compiler.engine.protect import Exclusion, is_layer, protect
+from boardwright.compiler.engine.protect.floats import keep_floats
 from boardwright.compiler.engine.recover.bias_correction import correct_bias
 from boardwright.compiler.engine.recover.ranges import choose_ranges
 from boardwright.compiler.engine.recover.recovered import read_recovered
@@ -205,6 +206,7 @@ def insert_quantization(
             take_back(quantized, factors)
             give_floats(quantized, model, exclude)
         _drop_metadata(quantized)
+        keep_floats(quantized, exclude)
         onnx.checker.check_model(quantized)
     except Exception as error:  # the quantizer raises whatever its operators raise
         raise QuantizationFailed(

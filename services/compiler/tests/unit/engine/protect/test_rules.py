@@ -280,3 +280,20 @@ def test_the_layers_that_make_scores_may_pay(builder):
     found = candidate_groups(subject)["scores"]
     assert {subject.nodes[index].op_type for index in found} == {"MatMul"}
     assert len(found) == 2  # query and key, not value
+
+
+def test_a_layer_left_in_float_is_not_quantized_by_the_runtime(builder, images):
+    graph = builder()
+    rng = np.random.default_rng(8)
+
+    def weight(outputs, inputs, side):
+        return rng.normal(size=(outputs, inputs, side, side)).astype(np.float32)
+
+    first = graph.conv("images", weight(3, 3, 1))
+    middle = graph.add("Relu", graph.conv(first, weight(12, 3, 3)))
+    output = graph.conv(middle, weight(4, 12, 1))
+    model = graph.model({"images": [1, 3, 32, 32]}, {output: FLOAT})
+    layer = model.graph.node[1].name
+    done = quantize(model, images, PROFILES["x86-vnni"], exclude=[layer])
+    assert done.kernels["float_layers"] == 1  # without its guard the runtime makes it 0
+    assert sum(node.name == f"{layer}_stays_float" for node in done.model.graph.node) == 1
