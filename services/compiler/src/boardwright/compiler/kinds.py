@@ -295,7 +295,7 @@ PRUNE = StepKind(
         "amount": 0.3,
         "measure": "macs",
         "scope": "global",
-        "importance": "reconstruction",
+        "importance": "auto",
         "layers": {},
         "exclude": [],
         "heads": True,

@@ -38,7 +38,14 @@ def test_least_squares_keep_accuracy_where_plain_removal_loses_it(digits):
     assert baseline > 0.94
     top1 = {}
     for compensation in ("none", "mean", "least-squares"):
-        options = PruneOptions(0.35, scope="uniform", compensation=compensation, round_to=1, rounds=1)
+        options = PruneOptions(
+            0.35,
+            scope="uniform",
+            importance="reconstruction",
+            compensation=compensation,
+            round_to=1,
+            rounds=1,
+        )
         done = prune(digits.model, digits.learnt, options)
         assert done.describe()["removed"]["macs"] >= 0.34
         top1[compensation] = digits.top1(done.model)
@@ -69,7 +76,7 @@ def test_a_channel_that_others_predict_goes_first_and_is_not_missed(feeds):
     assert done.output_error < 0.1 < done.error_uncompensated
 
 
-@pytest.mark.parametrize("importance", ["l1", "l2", "reconstruction", "taylor"])
+@pytest.mark.parametrize("importance", ["auto", "l1", "l2", "reconstruction", "taylor"])
 def test_every_importance_finds_channels_that_do_nothing(graph, feeds, importance):
     model = graph("Residual")
     weight = next(t for t in model.graph.initializer if t.name == "second.weight")
@@ -239,3 +246,27 @@ def test_weights_that_two_layers_share_are_repaired_by_nobody_but_still_right(gr
     done = prune(graph("SharedHead"), feeds, PruneOptions(0.4, "channels", "uniform", round_to=1))
     answers = open_session(done.model).run(None, feeds[0])
     assert [answer.shape for answer in answers] == [(1, 4, 80), (1, 7)]
+
+
+def test_a_graph_that_cannot_be_differentiated_is_ranked_by_what_can_be_measured(graph, feeds, monkeypatch):
+    from boardwright.compiler.engine.training import network
+
+    def refuse(*_: object, **__: object) -> None:
+        raise EngineError("TRAINING_OPERATOR_UNSUPPORTED", "Einsum cannot be trained.")
+
+    monkeypatch.setattr(network, "to_torch", refuse)
+    done = prune(graph("Residual"), feeds, PruneOptions(0.3, round_to=1))
+    assert any("no gradients. Einsum cannot be trained" in note for note in done.notes)
+    by_hand = prune(graph("Residual"), feeds, PruneOptions(0.3, importance="reconstruction", round_to=1))
+    assert done.layers == by_hand.layers
+
+
+def test_weights_that_are_not_finite_are_told(graph, feeds):
+    model = graph("Residual")
+    weight = next(t for t in model.graph.initializer if t.name == "first.weight")
+    value = numpy_helper.to_array(weight).copy()
+    value[0, 0, 0, 0] = np.nan
+    weight.CopyFrom(numpy_helper.from_array(value, weight.name))
+    with pytest.raises(EngineError) as caught:
+        prune(model, feeds, PruneOptions(0.3, importance="reconstruction", round_to=1))
+    assert caught.value.reason == "CALIBRATION_NOT_FINITE"

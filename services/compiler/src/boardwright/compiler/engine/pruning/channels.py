@@ -19,7 +19,6 @@ from boardwright.compiler.engine.pruning.importance import (
     magnitude,
     norm_scale,
     reconstruction,
-    unexplained,
 )
 from boardwright.compiler.engine.pruning.selection import MEASURES, SCOPES, Bounds, Selection
 from boardwright.compiler.engine.pruning.sensitivity import (
@@ -53,7 +52,7 @@ class PruneOptions:
     amount: float = 0.3
     measure: str = "macs"
     scope: str = "global"
-    importance: str = "reconstruction"
+    importance: str = "auto"
     layers: Mapping[str, float] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
     heads: bool = True
@@ -188,6 +187,8 @@ class _Run:
         self._feeds = feeds
         self._progress = progress
         self._bounds = bounds
+        self._kind = options.importance
+        self._gradients_failed = ""
         self._without_scale = 0
         self._heads: dict[str, list[int]] = {}
         self._plain: Dependencies | None = None
@@ -247,7 +248,7 @@ class _Run:
 
     def notes(self, found: Dependencies) -> tuple[str, ...]:
         """Return what a reader of the record should know."""
-        notes = []
+        notes = [self._gradients_failed] if self._gradients_failed else []
         if self._without_scale:
             notes.append(
                 f"{self._without_scale} of the layers have no batch norm behind them and were ranked by L2."
@@ -275,7 +276,15 @@ class _Run:
         return cells
 
     def _scores(self, found: Dependencies, cells: Sequence[Cell], moments: Mapping[str, Moments]) -> Scores:
-        kind = self._options.importance
+        kind = self._kind
+        if kind == "auto":
+            try:
+                return self._by_gradients(found, cells)
+            except (EngineError, ImportError) as error:
+                self._kind = kind = "reconstruction"
+                why = error.message if isinstance(error, EngineError) else str(error)
+                self._gradients_failed = f"Channels were ranked by reconstruction: no gradients. {why}"
+                moments = moments or gather_moments(found, self._feeds, seed=self._options.seed)
         if kind in ("l1", "l2"):
             return magnitude(found, cells, 1 if kind == "l1" else 2)
         if kind == "bn-scale":
@@ -284,14 +293,13 @@ class _Run:
         if kind == "reconstruction":
             return reconstruction(found, cells, moments)
         if kind == "taylor":
-            from boardwright.compiler.engine.pruning.taylor import taylor
-
-            changes = taylor(found, cells, self._feeds, seed=self._options.seed)
-            if self._options.compensation != "least-squares":
-                return changes
-            parts = unexplained(found, cells, moments)
-            return [change * part for change, part in zip(changes, parts, strict=True)]
+            return self._by_gradients(found, cells)
         return chance(cells, self._options.seed)
+
+    def _by_gradients(self, found: Dependencies, cells: Sequence[Cell]) -> Scores:
+        from boardwright.compiler.engine.pruning.taylor import taylor
+
+        return taylor(found, cells, self._feeds, seed=self._options.seed)
 
     def _select(
         self,

@@ -6,8 +6,8 @@
 - ``reconstruction``: what the layers that read the unit would still miss after the channels that stay have
   stood in for it (``compensation``): Optimal Brain Surgeon's saliency (Hassibi & Stork, 1993) for columns of
   weights. Needs samples, no gradients.
-- ``taylor``: the first-order change of the outputs (``taylor``), and of it, where least squares will stand
-  in, the part that the other channels do not predict. Needs samples and torch.
+- ``taylor``: the first-order change of the outputs (``taylor``). Needs samples and torch.
+- ``auto``: ``taylor``, or ``reconstruction`` where the graph has operators that cannot be differentiated.
 - ``random``: the control that the others have to beat.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-IMPORTANCES = ("l1", "l2", "bn-scale", "reconstruction", "taylor", "random")
+IMPORTANCES = ("auto", "l1", "l2", "bn-scale", "reconstruction", "taylor", "random")
 WITHOUT_SAMPLES = frozenset({"l1", "l2", "bn-scale", "random"})
 _WEIGHT_ROLES = frozenset({"out", "in", "depthwise"})
 
@@ -112,32 +112,6 @@ def reconstruction(found: Dependencies, cells: Sequence[Cell], moments: Mapping[
         sites = [found.sites[number] for number in cell.sites]
         sums = [per_unit(cell, site, known[id(site)]) for site in sites if id(site) in known]
         scores.append(np.sum(sums, axis=0) if sums else norms / max(float(norms.sum()), 1e-12))
-    return scores
-
-
-def unexplained(found: Dependencies, cells: Sequence[Cell], moments: Mapping[str, Moments]) -> Scores:
-    """Return the part of each unit's signal that the other channels do not predict, 0 to 1."""
-    import numpy as np
-
-    parts: dict[str, Array] = {}
-    known: dict[int, Array] = {}
-    for site in readers(found):
-        name = observed_tensor(found, site)[0]
-        if name not in moments:
-            continue
-        if name not in parts:
-            whole = np.maximum(np.diag(moments[name].second_moment()), 1e-12)
-            parts[name] = np.minimum(unpredicted(moments[name]) / whole, 1.0)
-        known[id(site)] = parts[name]
-    scores = []
-    for cell in cells:
-        sites = [found.sites[number] for number in cell.sites if id(found.sites[number]) in known]
-        fractions = [
-            per_unit(cell, site, known[id(site)])
-            / np.maximum(per_unit(cell, site, np.ones(site.labels.size)), 1)
-            for site in sites
-        ]
-        scores.append(np.mean(fractions, axis=0) if fractions else np.ones(cell.units.size))
     return scores
 
 

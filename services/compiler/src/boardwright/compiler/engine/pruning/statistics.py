@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.errors import DatasetUnfit
+from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 from boardwright.compiler.engine.pruning.labels import Site
@@ -109,6 +109,7 @@ def gather_moments(found: Dependencies, feeds: Iterable[Feed], *, seed: int = 0)
 
     Raises:
         DatasetUnfit: CALIBRATION_EMPTY.
+        EngineError: CALIBRATION_NOT_FINITE.
     """
     import numpy as np
     import onnx
@@ -131,6 +132,13 @@ def gather_moments(found: Dependencies, feeds: Iterable[Feed], *, seed: int = 0)
             sums.count += len(rows)
             sums.total += rows.sum(axis=0, dtype=np.float64)
             sums.products += rows.T @ rows
+    bad = [name for name, sums in gathered.items() if not np.isfinite(sums.products).all()]
+    if bad:
+        raise EngineError(
+            "CALIBRATION_NOT_FINITE",
+            f"The activation {bad[0]!r} becomes NaN or infinite on calibration samples: look for such weights "
+            "or samples, or prune with importance l2 and compensation none.",
+        )
     if axis_of and not gathered:
         raise DatasetUnfit(
             "CALIBRATION_EMPTY", "There is no sample to prune with: add samples to the dataset and seal it."
