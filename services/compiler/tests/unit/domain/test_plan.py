@@ -24,20 +24,26 @@ def test_the_default_recipe_as_steps():
     assert [(step.name, step.kind) for step in steps] == [
         ("import", "compile/import"),
         ("evaluate-baseline", "compile/evaluate"),
+        ("observe-baseline", "compile/observe"),
+        ("recover-baseline", "compile/recover"),
         ("quantize-int8", "compile/quantize"),
         ("evaluate-int8", "compile/evaluate"),
     ]
-    importing, first, quantizing, second = steps
+    importing, first, _, recovering, quantizing, second = steps
     assert importing.inputs == {"checkpoint": CHECKPOINT}
     assert importing.parameters == {"format": "onnx"}
     assert first.inputs["model.onnx"] == FromStep("import", "model.onnx")
     assert "baseline.onnx" not in first.inputs
     assert quantizing.inputs["calibration"] == MANIFEST
     assert quantizing.inputs["calibration.pack-0"] == PACK
-    assert quantizing.parameters == {"profile": "arm"}
+    assert recovering.parameters == quantizing.parameters == {"profile": "arm"}
+    record = FromStep("observe-baseline", "calibration-record.json")
+    assert recovering.inputs["calibration-record.json"] == record
+    assert quantizing.inputs["calibration-record.json"] == record
+    assert quantizing.inputs["recovered.onnx"] == FromStep("recover-baseline", "recovered.onnx")
     assert second.inputs["model.onnx"] == FromStep("quantize-int8", "model.onnx")
     assert second.inputs["baseline.onnx"] == FromStep("import", "model.onnx")
-    assert [step.makes_variant for step in steps] == [True, False, True, False]
+    assert [step.makes_variant for step in steps] == [True, False, False, False, True, False]
 
 
 def test_each_profile_of_the_boards_gets_its_own_variants_and_shares_the_rest():
@@ -46,6 +52,10 @@ def test_each_profile_of_the_boards_gets_its_own_variants_and_shares_the_rest():
     assert [(step.name, step.profile) for step in steps] == [
         ("import", ""),
         ("evaluate-baseline", ""),
+        ("observe-baseline", ""),
+        ("recover-baseline-x86-vnni", ""),
+        ("recover-baseline-arm", ""),
+        ("recover-baseline-my-npu", ""),
         ("quantize-int8-x86-vnni", "x86-vnni"),
         ("quantize-int8-arm", "arm"),
         ("quantize-int8-my-npu", "My NPU"),
@@ -53,8 +63,9 @@ def test_each_profile_of_the_boards_gets_its_own_variants_and_shares_the_rest():
         ("evaluate-int8-arm", "arm"),
         ("evaluate-int8-my-npu", "My NPU"),
     ]
-    assert steps[4].parameters == {"profile": {"per_channel": False}}
-    assert steps[7].inputs["model.onnx"] == FromStep("quantize-int8-my-npu", "model.onnx")
+    assert steps[8].parameters == {"profile": {"per_channel": False}}
+    assert steps[8].inputs["recovered.onnx"] == FromStep("recover-baseline-my-npu", "recovered.onnx")
+    assert steps[11].inputs["model.onnx"] == FromStep("quantize-int8-my-npu", "model.onnx")
     assert {step.dataset for step in steps if step.kind == "compile/evaluate"} == {"evaluation"}
 
 
