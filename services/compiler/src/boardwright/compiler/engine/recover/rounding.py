@@ -105,6 +105,11 @@ def learn_rounding(
     stored = {tensor.name: tensor for tensor in written.graph.initializer}
     nodes = {node.name: node for node in written.graph.node}
     aims = {tensor.name: tensor for tensor in original.graph.initializer}
+    biases = {
+        node.name: numpy_helper.to_array(aims[node.input[2]])
+        for node in original.graph.node
+        if len(node.input) > 2 and node.input[2] in aims
+    }
     told: list[LayerRounding] = []
     for part in _parts(readers, options):
         learnt = gather(original, quantized, part, samples, seed=options.seed)
@@ -117,7 +122,7 @@ def learn_rounding(
             if found.applied:
                 value = reader.form.stored(rows).astype("float32")
                 stored[node.input[1]].CopyFrom(numpy_helper.from_array(value.copy(), node.input[1]))
-                _correct(written, node, stored, weight, rows, learnt[reader.name])
+                _correct(written, node, (stored, biases.get(reader.name)), weight, rows, learnt[reader.name])
             on_layer(len(told), len(readers))
     return written, told
 
@@ -205,15 +210,20 @@ def _choose(
 def _correct(
     model: onnx.ModelProto,
     node: onnx.NodeProto,
-    stored: dict[str, onnx.TensorProto],
+    tensors: tuple[dict[str, onnx.TensorProto], Array | None],
     weight: Array,
     rows: Array,
     moments: Moments,
 ) -> None:
-    """Put the mean of each output channel right in the bias, if the layer has one of its own."""
+    """Put the mean of each output channel right in the bias, if the layer has one of its own.
+
+    ``tensors`` are those to write and the float graph's bias, None where it has none. One that was corrected
+    for the nearest grid points would be corrected twice.
+    """
     import numpy as np
     from onnx import numpy_helper
 
+    stored, exact_bias = tensors
     name = node.input[2] if len(node.input) > 2 else ""
     users = sum(name in other.input for other in model.graph.node)
     if name not in stored or users != 1:
@@ -223,6 +233,7 @@ def _correct(
     wanted = np.einsum("gok,gk->go", weight.astype(np.float64).reshape(groups, -1, size), exact)
     made = np.einsum("gok,gk->go", rows.reshape(groups, -1, size), mean)
     bias = numpy_helper.to_array(stored[name])
+    bias = exact_bias if exact_bias is not None else np.zeros_like(bias)
     if bias.size == wanted.size:
         new = bias.astype(np.float64) + (wanted - made).reshape(bias.shape)
         stored[name].CopyFrom(numpy_helper.from_array(new.astype(np.float32), name))
