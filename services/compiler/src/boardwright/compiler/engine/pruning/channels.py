@@ -29,7 +29,7 @@ from boardwright.compiler.engine.pruning.sensitivity import (
 )
 from boardwright.compiler.engine.pruning.statistics import Feed, Moments, gather_moments
 from boardwright.compiler.engine.pruning.surgery import check_equal, remove_units
-from boardwright.compiler.engine.pruning.units import Cell, Cost, CostModel, find_cells
+from boardwright.compiler.engine.pruning.units import Cell, Cost, CostModel, find_cells, layer_widths
 
 if TYPE_CHECKING:
     import onnx
@@ -241,7 +241,7 @@ class _Run:
         self, baseline: onnx.ModelProto, found: Dependencies
     ) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
         """Return the layers that lost channels, and the heads that attention lost, as (before, after)."""
-        old, new = _layer_widths(baseline), _layer_widths(found.model)
+        old, new = layer_widths(baseline), layer_widths(found.model)
         layers = {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
         heads = {name: (counts[0], counts[1]) for name, counts in self._heads.items()}
         return layers, heads
@@ -387,26 +387,6 @@ def _check_layers(found: Dependencies, options: PruneOptions) -> None:
             raise EngineError(
                 "LAYER_UNKNOWN", f"No layer whose channels can be pruned is called {pattern!r}.{hint}"
             )
-
-
-def _layer_widths(model: onnx.ModelProto) -> dict[str, int]:
-    from boardwright.compiler.engine.pruning.attributes import integer
-
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    widths = {}
-    for node in model.graph.node:
-        weight = shapes.get(node.input[1]) if len(node.input) > 1 else None
-        if weight is None or len(weight) < 2:
-            continue
-        if node.op_type == "Conv":
-            widths[node.name] = weight[0]
-        elif node.op_type == "ConvTranspose":
-            widths[node.name] = weight[1] * integer(node, "group", 1)
-        elif node.op_type == "Gemm":
-            widths[node.name] = weight[0 if integer(node, "transB", 0) else 1]
-        elif node.op_type == "MatMul":
-            widths[node.name] = weight[-1]
-    return widths
 
 
 def _unfit(what: str) -> EngineError:

@@ -136,8 +136,8 @@ def gather_moments(found: Dependencies, feeds: Iterable[Feed], *, seed: int = 0)
     if bad:
         raise EngineError(
             "CALIBRATION_NOT_FINITE",
-            f"The activation {bad[0]!r} becomes NaN or infinite on calibration samples: look for such weights "
-            "or samples, or prune with importance l2 and compensation none.",
+            f"The activation {bad[0]!r} becomes NaN or infinite on calibration samples: look for such "
+            "weights or samples, or prune with importance l2 and compensation none.",
         )
     if axis_of and not gathered:
         raise DatasetUnfit(

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.pruning.attributes import integer
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
     Array = np.ndarray[Any, Any]
 
@@ -78,6 +80,25 @@ def find_cells(found: Dependencies) -> tuple[Cell, ...]:
         seen[layers] += 1
         cells.append(Cell(np.array(units), numbers, rows // len(units), layers, rows, key))
     return tuple(cells)
+
+
+def layer_widths(model: onnx.ModelProto) -> dict[str, int]:
+    """Return how many channels each layer makes, by node name."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    widths = {}
+    for node in model.graph.node:
+        weight = shapes.get(node.input[1]) if len(node.input) > 1 else None
+        if weight is None or len(weight) < 2:
+            continue
+        if node.op_type == "Conv":
+            widths[node.name] = weight[0]
+        elif node.op_type == "ConvTranspose":
+            widths[node.name] = weight[1] * integer(node, "group", 1)
+        elif node.op_type == "Gemm":
+            widths[node.name] = weight[0 if integer(node, "transB", 0) else 1]
+        elif node.op_type == "MatMul":
+            widths[node.name] = weight[-1]
+    return widths
 
 
 class CostModel:
