@@ -130,6 +130,7 @@ def test_int8_paradox_shows_both_kinds_and_diagnoses_them(run_recipe, shapes):
     assert {"diagnose-dynamic", "diagnose-static"} <= set(ran.steps)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("ultralytics") is None, reason="needs boardwright-compiler[ultralytics]"
 )
