@@ -8,7 +8,8 @@ import pytest
 from boardwright.jobs.step_api import StepResult
 from boardwright.model.golden import GoldenSamples
 from boardwright.model.input_spec import InputSpec
-from boardwright.toolchains.ort_session import open_session
+from boardwright.toolchains.catalogue import toolchain_named
+from boardwright.toolchains.runtimes import open_model
 
 pytestmark = pytest.mark.data
 
@@ -39,15 +40,22 @@ def models() -> Path:
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(
     ("board", "toolchain", "entry"),
-    [("x86-64", "onnxruntime", "model.onnx"), ("raspberry-pi-5", "ort-format", "model.ort")],
+    [
+        ("x86-64", "onnxruntime", "model.onnx"),
+        ("x86-64", "openvino", "model.xml"),
+        ("raspberry-pi-5", "ort-format", "model.ort"),
+    ],
 )
 def test_it_builds_the_same_for_both_boards(
     run_build: Build, models: Path, name: str, board: str, toolchain: str, entry: str
 ) -> None:
+    if not toolchain_named(toolchain).availability().available:
+        pytest.skip(toolchain_named(toolchain).availability().waits_for)
     builds = [run_build(models / name, board, toolchain, NETWORKS[name], golden_samples=1) for _ in range(2)]
     contents = [{n: f.path.read_bytes() for n, f in build.outputs.items()} for build in builds]
     assert contents[0] == contents[1]
     assert builds[0].values["report"]["supported"] and builds[0].values["report"]["refusals"] == []
     golden = GoldenSamples.from_bytes(contents[0]["golden.npz"])
-    session = open_session(builds[0].outputs[entry].path, builds[0].values["runtime_settings"])
+    runtime = toolchain_named(toolchain).runtime
+    session = open_model(runtime, builds[0].outputs[entry].path, builds[0].values["runtime_settings"])
     assert golden.check(session.run).passed

@@ -308,6 +308,30 @@ def test_variants_become_artifacts_for_two_boards_and_figures(stack: Stack) -> N
     assert "build/build" in {node.title for node in lineage.nodes}
 
 
+def test_two_runtimes_of_one_board_are_compared(sqlite_stack: Stack) -> None:
+    from boardwright.toolchains.openvino_session import runtime_version
+
+    if not runtime_version():
+        pytest.skip("OpenVINO is not installed (pip install openvino)")
+    stack = sqlite_stack
+    variants = stack.push()
+    with stack.worker():
+        jobs = [stack.build(variants["int8"], "host", toolchain=name) for name in ("onnxruntime", "openvino")]
+        first, second = (stack.artifact(stack.wait(job).results[0]) for job in jobs)
+        assert (second.toolchain, second.pin.runtime) == ("openvino", "openvino")
+        assert second.pin.runtime_version == runtime_version() and first.pin.board == second.pin.board
+        assert [file.path for file in second.files][:2] == ["model.xml", "model.bin"]
+        done = stack.wait(stack.measure([first.name, second.name], runs=20))
+        assert len(done.results) == 8, done.steps[0].warnings
+    with stack.stub(stack.registry, registry_pb2_grpc.RegistryStub) as registry:
+        figures = registry.ListMeasurements(
+            registry_pb2.ListMeasurementsRequest(parent=second.name)
+        ).measurements
+    latency = [figure for figure in figures if figure.kind == "latency"]
+    assert len(latency) == 2 and all(figure.values["speedup"] > 0 for figure in latency)
+    assert {figure.host.runtime for figure in figures} == {"openvino"}
+
+
 def test_a_registry_that_is_away_costs_only_time(sqlite_stack: Stack) -> None:
     stack = sqlite_stack
     variants = stack.push()

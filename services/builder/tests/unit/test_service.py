@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,13 @@ from boardwright.builder.service import BuilderService, Call
 from boardwright.builder.settings import MIGRATIONS
 from boardwright.builder.storage.journal import add_audit_event
 from boardwright.builder.workers import FORGET_SECONDS, WorkersSeen
-from boardwright.content.oci import ENGINE_MEDIA_TYPE, GOLDEN_MEDIA_TYPE, GRAPH_MEDIA_TYPE, PIN_MEDIA_TYPE
+from boardwright.content.oci import (
+    ENGINE_MEDIA_TYPE,
+    GOLDEN_MEDIA_TYPE,
+    GRAPH_MEDIA_TYPE,
+    PIN_MEDIA_TYPE,
+    WEIGHTS_MEDIA_TYPE,
+)
 from boardwright.database import Database
 from boardwright.database.outbox import Outbox
 from boardwright.jobs.domain.blobs import Blob
@@ -66,7 +73,7 @@ class Stack:
             "w",
             frozenset({"build/build", "build/measure"}),
             frozenset({"x86-64"}),
-            frozenset({"onnxruntime", "ort-format"}),
+            frozenset({"onnxruntime", "openvino", "ort-format"}),
         )
         taken = await self.jobs.lease(offer)
         assert taken is not None, "no step was ready"
@@ -324,6 +331,28 @@ async def test_figures_are_registered_side_by_side_and_once(stack: Stack) -> Non
     again = await stack.jobs.get(cached.name)
     assert again.steps[0].cached and again.results == done.results
     assert len(stack.registry.measurements) == 8
+
+
+async def test_both_files_of_a_runtime_that_has_two_are_measured(stack: Stack) -> None:
+    pin = {**X86_PIN, "runtime": "openvino", "runtime_version": "2026.4.1"}
+    outcome = built(model="model.xml")
+    files = {**outcome.outputs, "model.bin": _blob("e", WEIGHTS_MEDIA_TYPE)}
+    values = {**outcome.values, "files": ["model.xml", "model.bin"], "pin": pin, "toolchain": "openvino"}
+    job = await stack.build(variant=stack.registry.add_variant("int8"), toolchain="openvino")
+    assert job.steps[0].spec.requires.toolchain == "openvino"
+    await stack.work(replace(outcome, outputs=files, values=values))
+    await stack.jobs.upkeep()
+    (name,) = (await stack.jobs.get(job.name)).results
+    assert [file.path for file in stack.registry.artifacts[name].files][:2] == ["model.xml", "model.bin"]
+
+    measuring = await stack.builder.create_measure_job(ALICE, MeasureOrder("default", [name]))
+    assert measuring.steps[0].inputs["model-0"].digest == files["model.xml"].digest
+    assert measuring.steps[0].inputs["weights-0"].digest == files["model.bin"].digest
+    figures = measured(name)
+    figures.values["subjects"][0]["host_pin"] = pin
+    await stack.work(figures)
+    await stack.jobs.upkeep()
+    assert {found.host.runtime for found in stack.registry.measurements.values()} == {"openvino"}
 
 
 async def test_again_measures_anew(stack: Stack) -> None:
