@@ -195,6 +195,8 @@ class Compiler:
         }
         if any(known.trains for known in PASSES.values() if known.step_kind == kind):
             outputs["checkpoint"] = self.registry.put(f"checkpoint of {step} {parameters}".encode())
+        given = {name for known in PASSES.values() if known.step_kind == kind for name in known.gives}
+        outputs |= {name: self.registry.put(f"{name} of {step} {parameters}".encode()) for name in given}
         if kind == "compile/import":
             outputs |= {
                 name: self.registry.put(name.encode()) for name in ("input-spec.json", "output-spec.json")
