@@ -93,6 +93,10 @@ class BoardFigures:
             found.missing.update({"latency": told} | ({"memory": told} if found.memory_bytes is None else {}))
         return found
 
+    def latencies(self, artifact: str, board: str) -> dict[int, dict[str, float]]:
+        """An artifact's newest latencies on a board."""
+        return self._known(self._client.models.artifact(artifact), board).latencies_ms
+
     def _built_or_found(
         self, variant: str, board: str, toolchain: str, progress: Progress
     ) -> tuple[pb.Artifact | None, str]:

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,14 +129,43 @@ class Optimizer:
     ) -> Selection:
         """Search. Raises: JobFailed: the baseline itself could not be made, so nothing can be judged."""
         self._plans = {plan.candidate.name: plan for plan in plans}
-        return search(
-            [plan.candidate for plan in plans],
-            list(self._boards),
-            constraint_sets,
-            self.attempt,
-            exhaustive=exhaustive,
-            on_attempt=on_attempt,
-        )
+        candidates = [plan.candidate for plan in plans]
+        done: dict[str, Attempt] = {}
+        while True:
+            known = set(done)
+
+            def attempt(candidate: Candidate) -> Attempt:
+                if candidate.name not in done:
+                    done[candidate.name] = self.attempt(candidate)
+                return done[candidate.name]
+
+            def tell(made: Attempt, known: set[str] = known) -> None:
+                if made.candidate.name not in known and (not made.skipped or not known):
+                    on_attempt(made)
+
+            found = search(
+                candidates,
+                list(self._boards),
+                constraint_sets,
+                attempt,
+                exhaustive=exhaustive,
+                on_attempt=tell,
+            )
+            if set(done) == known:
+                return found
+            self._renew_baseline(done)
+
+    def _renew_baseline(self, done: dict[str, Attempt]) -> None:
+        """Take the baseline's newest latencies, made beside other candidates, as the next call will."""
+        for name, attempt in done.items():
+            if attempt.candidate.is_baseline:
+                boards = {
+                    board: replace(found, latencies_ms=self._measuring.latencies(found.artifact, board))
+                    if isinstance(found, Figures) and found.artifact
+                    else found
+                    for board, found in attempt.boards.items()
+                }
+                done[name] = replace(attempt, boards=boards)
 
     def attempt(self, candidate: Candidate) -> Attempt:
         """Compile a candidate, build it for each board, measure it where that can be done.
