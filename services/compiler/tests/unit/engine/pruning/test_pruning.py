@@ -270,3 +270,33 @@ def test_weights_that_are_not_finite_are_told(graph, feeds):
     with pytest.raises(EngineError) as caught:
         prune(model, feeds, PruneOptions(0.3, importance="reconstruction", round_to=1))
     assert caught.value.reason == "CALIBRATION_NOT_FINITE"
+
+
+def test_constants_that_exporters_share_are_cut_apart_round_by_round():
+    rng = np.random.default_rng(0)
+    value = onnx.helper.make_tensor_value_info
+    stored = {"bias": np.zeros(16, np.float32)}  # one zero bias for all, as exporters store equal constants
+    nodes, read = [], "x"
+    for number in range(4):
+        stored[f"w{number}"] = rng.normal(0, 0.3, (16, 16, 3, 3)).astype(np.float32)
+        made = f"t{number}"
+        nodes += [
+            onnx.helper.make_node("Conv", [read, f"w{number}", "bias"], [f"c{number}"], pads=[1] * 4),
+            onnx.helper.make_node("Relu", [f"c{number}"], [made]),
+        ]
+        read = made
+    nodes.append(onnx.helper.make_node("GlobalAveragePool", [read], ["y"]))
+    graph = onnx.helper.make_graph(
+        nodes,
+        "shared",
+        [value("x", onnx.TensorProto.FLOAT, [1, 16, 8, 8])],
+        [value("y", onnx.TensorProto.FLOAT, [1, 16, 1, 1])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in stored.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    images = [{"x": rng.normal(size=(1, 16, 8, 8)).astype(np.float32)} for _ in range(8)]
+    options = PruneOptions(0.5, importance="l2", round_to=1, rounds=4)
+    done = prune(model, images, options)
+    names = [tensor.name for tensor in done.model.graph.initializer]
+    assert len(names) == len(set(names))
+    assert open_session(done.model).run(None, images[0])[0].shape == (1, 16, 1, 1)

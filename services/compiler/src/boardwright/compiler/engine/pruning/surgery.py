@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
@@ -125,12 +126,13 @@ def _with_changed_tensors(found: Dependencies, removed: set[int], change: Change
             uses.setdefault((site.node, site.slot), []).append(site)
     total = Counter(_reads(found.model.graph))
     versions: dict[str, dict[bytes, tuple[str, list[tuple[int, int]]]]] = {}
+    taken = set(stored)
     for (index, slot), sites in uses.items():
         masks = {site.axis: keep(site.labels, removed) for site in sites}
         key = b"".join(bytes([axis]) + mask.tobytes() for axis, mask in sorted(masks.items()))
         known = versions.setdefault(sites[0].tensor, {})
         if key not in known:
-            name = f"{sites[0].tensor}_pruned_{len(known)}"
+            name = _free_name(f"{sites[0].tensor}_pruned", taken)
             array = change(numpy_helper.to_array(stored[sites[0].tensor]), masks, sites[0].role)
             changed.graph.initializer.append(numpy_helper.from_array(array, name))
             known[key] = (name, [])
@@ -138,6 +140,13 @@ def _with_changed_tensors(found: Dependencies, removed: set[int], change: Change
         known[key][1].append((index, slot))
     _restore_names(changed.graph, versions, total)
     return changed
+
+
+def _free_name(base: str, taken: set[str]) -> str:
+    """Return a name that no stored tensor has, an earlier round's among them, and take it."""
+    name = next(name for number in count() if (name := f"{base}_{number}") not in taken)
+    taken.add(name)
+    return name
 
 
 def _restore_names(
