@@ -65,11 +65,16 @@ class Shell:
 
 
 def commands(block: str) -> list[str]:
-    """The commands of a block; a line that ends in a backslash goes on."""
+    """The commands of a block; a line that ends in a backslash goes on, and a here-document to its END."""
     found: list[str] = []
+    open_document = False
     for line in block.splitlines():
-        if line.startswith("$ "):
+        if open_document:
+            found[-1] += f"\n{line}"
+            open_document = line != "END"
+        elif line.startswith("$ "):
             found.append(line[2:])
+            open_document = "<<'END'" in line
         elif found and found[-1].endswith("\\"):
             found[-1] += f"\n{line}"
     return found

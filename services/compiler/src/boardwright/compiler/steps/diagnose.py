@@ -69,7 +69,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         "host": host,
     }
     outputs = {"diagnosis.json": write_json(request, "diagnosis.json", {**found.describe(), "host": host})}
-    return StepResult(outputs, values)
+    return StepResult(outputs, values, (found.verdict, f"Next: {found.next_step}"))
 
 
 def _cause(baseline: onnx.ModelProto, feeds: Sequence[Mapping[str, Any]]) -> Mapping[str, str] | None:

@@ -1,7 +1,8 @@
 """Where on the way through the graph a variant's activations begin to differ from the baseline's.
 
-The tensors that both graphs have by name are compared over a few samples: signal over error, in decibels. An
-ordinary 8-bit layer keeps 20 dB and more; the tensor where it falls is where to look.
+The tensors that both graphs have by name are compared over a few samples, as they are once rounded: signal
+over error, in decibels. An ordinary 8-bit layer keeps 20 dB and more; the tensor where it falls is where to
+look.
 """
 
 from __future__ import annotations
@@ -48,10 +49,13 @@ def tensor_errors(
     outputs = [value.name for value in variant.graph.output]
     makers = {output: node for node in variant.graph.node for output in node.output}
     names = [name for name in makers if name in floats]
-    sessions = [open_session(_with_outputs(model, names), level="basic") for model in (baseline, variant)]
+    restored = _restored(variant)
+    theirs = [restored.get(name, name) for name in names]
+    reference = open_session(_with_outputs(baseline, names), level="basic")
+    judged = open_session(_with_outputs(variant, theirs), level="basic")
     signal, noise = np.zeros(len(names)), np.zeros(len(names))
     for feed in feeds:
-        exact, found = (session.run(names, dict(feed)) for session in sessions)
+        exact, found = reference.run(names, dict(feed)), judged.run(theirs, dict(feed))
         for index, (left, right) in enumerate(zip(exact, found, strict=True)):
             if left.shape == right.shape:
                 signal[index] += float(np.square(left, dtype=np.float64).sum())
@@ -88,6 +92,16 @@ def _decibels(signal: float, noise: float) -> float:
     if noise == 0:
         return _PERFECT_DB
     return 10 * math.log10(signal / noise) if signal > 0 else -_PERFECT_DB
+
+
+def _restored(model: onnx.ModelProto) -> dict[str, str]:
+    """Return what each rounded tensor is called behind its Dequantize: in front of it, it may be scaled."""
+    rounded = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    return {
+        rounded[node.input[0]]: node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in rounded
+    }
 
 
 def _with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
