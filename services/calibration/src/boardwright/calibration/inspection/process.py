@@ -16,6 +16,7 @@ from boardwright.rpc.errors import Unavailable
 
 MEMORY_BYTES = 1 << 30
 IMAGE_SECONDS = 30.0
+_ENDING_SECONDS = 5.0
 START_SECONDS = 60.0
 _LINE_BYTES = 1 << 20
 
@@ -105,6 +106,10 @@ class Inspector:
             raise
         if ready is None:
             process = self._process
+            # It closed its output, so it ends by itself. To kill it before it is reaped would lose its status.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ENDING_SECONDS):
+                    await process.wait()
             await self._end()
             raise _no_process(f"it ended with status {process.returncode}")
         return self._process
