@@ -43,6 +43,7 @@ class Shell:
             cwd=folder,
             env=environment,
         )
+        self.run("set -o pipefail")
 
     def run(self, command: str) -> tuple[str, int]:
         """Return the command's output and exit status; machine folders are written as the reader has them."""

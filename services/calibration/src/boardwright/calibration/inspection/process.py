@@ -106,7 +106,7 @@ class Inspector:
             raise
         if ready is None:
             process = self._process
-            # It closed its output, so it ends by itself. To kill it before it is reaped would lose its status.
+            # It closed its output, so it ends by itself; to kill it before it is reaped would lose its status
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ENDING_SECONDS):
                     await process.wait()

@@ -161,7 +161,7 @@ def quality_findings(
             )
         )
     if cause is not None:
-        found.append(Finding("cause", "quality", 3.5, cause["sentence"], cause["advice"]))
+        found.append(Finding("cause", "quality", 4.5, cause["sentence"], cause["advice"]))
     fall = steepest_fall(errors)
     if fall is not None and fall[1] > _STEEP_DB and worst < _GOOD_OUTPUT_DB:
         error, decibels = fall
