@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import kernel_counts
 from boardwright.compiler.engine.graph.topology import Topology
@@ -81,6 +82,7 @@ def quantize(
     correct_biases: bool = True,
     search_ranges: bool = True,
     method: str = "min-max",
+    drop_constants: bool = True,
     threads: int = 0,
     on_sample: Callable[[int], None] = lambda _: None,
 ) -> QuantizedModel:
@@ -93,6 +95,7 @@ def quantize(
     rounding gives each output channel's mean; ``search_ranges`` cuts activations off where their reader's
     error is least, if the record has histograms; ``method`` is the calibration's otherwise.
 
+    ``drop_constants`` leaves out weights that multiply channels which never change.
     Raises:
         QuantizationFailed: the graph has nothing to quantize, an excluded node is unknown, or the result does
             not load.
@@ -109,6 +112,10 @@ def quantize(
             "Observe this one.",
         )
     if exclusions is None:
+    note = ""
+    if drop_constants:
+        prepared, dropped = drop_constant_channels(prepared, record.ranges)
+        note = dropped.note
         exclusions = protect(prepared, record.ranges, scheme) if protect_automatically else ()
     requested = _requested_exclusion(prepared, tuple(exclude))
     if requested:
@@ -125,7 +132,7 @@ def quantize(
         if correct_biases:
             prepared, corrected = correct_bias(prepared, record, scheme, excluded)
     quantized, kernels = _insert_and_count(prepared, record, scheme, excluded)
-    notes = _notes(scheme, kernels, record)
+    notes = _notes(scheme, kernels, record) + ((note,) if note else ())
     return QuantizedModel(quantized, scheme, record, exclusions, kernels, notes, corrected)
 
 

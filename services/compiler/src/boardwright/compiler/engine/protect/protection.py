@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed, observe
 from boardwright.compiler.engine.protect.budget import Budget, BudgetResult, fit_budget
@@ -122,6 +123,7 @@ def protect_model(
         on_stage("observing")
         record = observe(prepared, feeds(), threads=threads)
     _check_record(prepared, record)
+    prepared, _ = drop_constant_channels(prepared, record.ranges)
     on_stage("looking at structure and ranges")
     subject = Subject(prepared, record.ranges, scheme)
     found = list(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.observe import TensorRange
 from boardwright.compiler.engine.protect.attention import find_attention
 from boardwright.compiler.engine.protect.conversions import conversions_caused, find_pockets
@@ -57,7 +58,8 @@ def protect(
         raise EngineError(
             "RULE_UNKNOWN", f"There is no rule {unknown[0]!r}; the rules are {', '.join(RULES)}."
         )
-    subject = Subject(model, ranges, scheme)
+    # What the quantizer leaves out must not make a layer look unlike for one scale.
+    subject = Subject(drop_constant_channels(model, ranges)[0], ranges, scheme)
     taken: set[int] = set()
     exclusions: list[Exclusion] = []
     for name, rule in RULES.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
+from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
 from boardwright.compiler.engine.protect import Exclusion, excluded_names, protect
@@ -156,6 +157,7 @@ def recover(
             on_sample=lambda count: on_progress("observing", count, 0),
         )
     record.require(float_activations(prepared))
+    prepared, _ = drop_constant_channels(prepared, record.ranges)
     if exclusions is None:
         exclusions = protect(prepared, record.ranges, scheme)
     samples, held_out = _divide(feeds(), options)
