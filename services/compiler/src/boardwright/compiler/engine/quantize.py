@@ -81,8 +81,8 @@ def quantize(
     protect_automatically: bool = True,
     correct_biases: bool = True,
     search_ranges: bool = True,
-    method: str = "min-max",
     drop_constants: bool = True,
+    method: str = "min-max",
     threads: int = 0,
     on_sample: Callable[[int], None] = lambda _: None,
 ) -> QuantizedModel:
@@ -94,8 +94,8 @@ def quantize(
     ``exclude`` names further nodes that stay in floating point. ``correct_biases`` takes back the shift that
     rounding gives each output channel's mean; ``search_ranges`` cuts activations off where their reader's
     error is least, if the record has histograms; ``method`` is the calibration's otherwise.
-
     ``drop_constants`` leaves out weights that multiply channels which never change.
+
     Raises:
         QuantizationFailed: the graph has nothing to quantize, an excluded node is unknown, or the result does
             not load.
@@ -111,11 +111,11 @@ def quantize(
             f"The calibration record does not know {missing[0]!r}: it was made from another graph. "
             "Observe this one.",
         )
-    if exclusions is None:
     note = ""
     if drop_constants:
         prepared, dropped = drop_constant_channels(prepared, record.ranges)
         note = dropped.note
+    if exclusions is None:
         exclusions = protect(prepared, record.ranges, scheme) if protect_automatically else ()
     requested = _requested_exclusion(prepared, tuple(exclude))
     if requested:
