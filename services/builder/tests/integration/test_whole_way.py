@@ -347,7 +347,7 @@ def test_a_registry_that_is_away_costs_only_time(sqlite_stack: Stack) -> None:
             with pytest.raises(grpc.RpcError) as refused:
                 stack.build(variants["int8"], "host")
             assert from_rpc_error(refused.value).code == "UNAVAILABLE"
-            assert len(builder.ListBoards(builder_pb2.ListBoardsRequest()).boards) == 4
+            assert len(builder.ListBoards(builder_pb2.ListBoardsRequest()).boards) == 5
         stack.registry.environment["BOARDWRIGHT_REGISTRY_LISTEN"] = stack.registry.endpoint
         stack.registry.start()
         assert stack.wait(stack.build(variants["int8"], "host")).results
@@ -367,9 +367,10 @@ def test_the_catalogue_is_served_without_any_neighbour(tmp_path: Path) -> None:
             "boards/imx8m-plus",
             "boards/jetson-orin-nx",
             "boards/raspberry-pi-5",
+            "boards/sk-tda4vm",
             "boards/x86-64",
         ]
-        assert [board.here for board in (*page.boards, *rest.boards)] == [False, False, False, True]
+        assert [board.here for board in (*page.boards, *rest.boards)] == [False, False, False, False, True]
         arm = builder.ListBoards(
             builder_pb2.ListBoardsRequest(filter='architecture = "aarch64" AND toolchains : "tensorrt"')
         )

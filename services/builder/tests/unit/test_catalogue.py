@@ -11,9 +11,9 @@ from boardwright.model.host import detect_host
 from boardwright.toolchains.catalogue import toolchain_named
 
 
-def test_the_first_four_boards_are_there() -> None:
+def test_the_first_boards_are_there() -> None:
     names = [board.name for board in shipped_catalogue().boards()]
-    assert names == ["imx8m-plus", "jetson-orin-nx", "raspberry-pi-5", "x86-64"]
+    assert names == ["imx8m-plus", "jetson-orin-nx", "raspberry-pi-5", "sk-tda4vm", "x86-64"]
 
 
 @pytest.mark.parametrize("board", shipped_catalogue().boards(), ids=lambda board: board.name)
@@ -46,7 +46,9 @@ def test_profiles_say_what_each_kind_of_kernel_likes() -> None:
         "raspberry-pi-5": ("int8", "int8", False, True),
         "jetson-orin-nx": ("int8", "int8", True, True),
         "imx8m-plus": ("int8", "int8", False, False),
+        "sk-tda4vm": ("int8", "int8", True, False),
     }
+    assert [name for name, profile in profiles.items() if profile.power_of_two] == ["sk-tda4vm"]
 
 
 def test_a_profile_is_what_the_quantize_pass_takes() -> None:
@@ -58,6 +60,7 @@ def test_a_profile_is_what_the_quantize_pass_takes() -> None:
         "weight_symmetric": True,
         "per_channel": True,
         "reduce_range": False,
+        "power_of_two": False,
         "operators": [],
     }
 
@@ -116,6 +119,12 @@ def test_a_wrong_entry_is_named(folder: Path, change, told: str) -> None:  # typ
     with pytest.raises(CatalogueError, match=told) as caught:
         load_catalogue(folder)
     assert str(caught.value).startswith("raspberry-pi-5.yaml")
+
+
+def test_powers_of_two_go_with_symmetric_integers_alone(folder: Path) -> None:
+    _change(folder / "profiles.yaml", lambda d: d["profiles"]["tidl-mma1"].update(activation_type="uint8"))
+    with pytest.raises(CatalogueError, match=r"\['tidl-mma1'\]\.activation_type: 'int8'"):
+        load_catalogue(folder)
 
 
 def test_a_file_that_is_no_yaml_is_named(folder: Path) -> None:

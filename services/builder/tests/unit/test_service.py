@@ -171,6 +171,7 @@ async def test_host_means_this_machine(stack: Stack) -> None:
         ({"board": "raspberry-pi-7"}, "BOARD_NOT_FOUND", "raspberry-pi-5"),
         ({"board": "jetson-orin-nx"}, "TOOLCHAIN_NEEDS_AGENT", "trtexec --onnx=graph.onnx"),
         ({"board": "imx8m-plus"}, "TOOLCHAIN_NEEDS_AGENT", "ort-format or onnxruntime"),
+        ({"board": "sk-tda4vm"}, "TOOLCHAIN_NEEDS_AGENT", "tidlrunner-cli compile"),
         ({"board": "x86-64", "toolchain": "tensorrt"}, "FIELD_INVALID", "onnxruntime, ort-format"),
         ({"variant": "projects/default/models/x/versions/1/variants/y"}, "VARIANT_NOT_FOUND", "versions/1"),
         ({"golden_dataset": "no-such"}, "DATASET_VERSION_NOT_FOUND", "no-such"),

@@ -17,6 +17,7 @@ _BOARDS = {
     "nvidia,p3768-0000+p3767-0000": "jetson-orin-nx",
     "nvidia,p3768-0000+p3767-0001": "jetson-orin-nx",
     "fsl,imx8mp-evk": "imx8m-plus",
+    "ti,j721e-sk": "sk-tda4vm",
 }
 _GENERIC_BOARDS = {"x86_64": "x86-64"}
 _VNNI = {"avx512_vnni", "avx_vnni"}

@@ -18,5 +18,6 @@ The builder and the board agents share this package. It imports nothing heavy: `
     agent_toolchain.py   what runs only where a vendor's SDK is
     tensorrt.py          ``tensorrt``: the exact ``trtexec`` line; waits for an agent on a Jetson
     litert.py            ``litert-vx``: the exact conversion and on-board lines; waits for an agent
+    tidl.py              ``tidl``: the exact ``tidlrunner-cli`` line; waits for TI's tools
     catalogue.py         the toolchains by name
 """

@@ -11,6 +11,7 @@ from boardwright.toolchains.openvino import OpenVinoToolchain
 from boardwright.toolchains.ort_format import OrtFormatToolchain
 from boardwright.toolchains.port import Toolchain
 from boardwright.toolchains.tensorrt import TensorRtToolchain
+from boardwright.toolchains.tidl import TidlToolchain
 
 _TOOLCHAINS: tuple[type[Toolchain], ...] = (
     OnnxRuntimeToolchain,
@@ -18,6 +19,7 @@ _TOOLCHAINS: tuple[type[Toolchain], ...] = (
     OpenVinoToolchain,
     TensorRtToolchain,
     LiteRtVxToolchain,
+    TidlToolchain,
 )
 
 

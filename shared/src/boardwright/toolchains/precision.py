@@ -22,8 +22,8 @@ class Precision:
     type's range (0 for int8, 128 for uint8); ``asymmetric_weights`` that some weight has one other than 0.
     ``per_channel`` tells that some weight has more than one scale. ``wide_weights`` tells that some 8-bit
     weight lies beyond ±64, so that a pair of products can overflow 16 bits (x86 without VNNI saturates
-    there). ``quantized`` and ``compute`` count the Conv, ConvTranspose, Gemm and MatMul nodes with integer
-    weights, and all of them.
+    there). ``other_scales`` tells that some scale is no power of two. ``quantized`` and ``compute`` count the
+    Conv, ConvTranspose, Gemm and MatMul nodes with integer weights, and all of them.
     """
 
     activation_types: tuple[str, ...] = ()
@@ -35,6 +35,7 @@ class Precision:
     quantized: int = 0
     compute: int = 0
     dynamic: bool = False
+    other_scales: bool = False
 
     @property
     def is_integer(self) -> bool:
@@ -72,10 +73,13 @@ class _Reader:
         self._asymmetric_weights = False
         self._per_channel = False
         self._wide_weights = False
+        self._scales: set[str] = set()
 
     def read(self) -> Precision:
         quantized = compute = 0
         for node in self._graph.node:
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                self._scales.add(node.input[1])
             if node.op_type == "QuantizeLinear":
                 self._activation(node.input[2] if len(node.input) > 2 else "")
             if node.op_type in _COMPUTE:
@@ -95,7 +99,18 @@ class _Reader:
             quantized=quantized,
             compute=compute,
             dynamic=any(node.op_type == "DynamicQuantizeLinear" for node in self._graph.node),
+            other_scales=any(self._is_other(name) for name in self._scales),
         )
+
+    def _is_other(self, scale: str) -> bool:
+        """Whether a scale, or one of several, is no power of two."""
+        import numpy as np
+        from onnx import numpy_helper
+
+        if scale not in self._weights:
+            return True
+        mantissa = np.frexp(numpy_helper.to_array(self._weights[scale]).astype(np.float64))[0]
+        return bool((mantissa != 0.5).any())
 
     def _activation(self, zero_point: str) -> None:
         """Note an activation's type; ONNX's default without a zero point is uint8."""
@@ -131,6 +146,7 @@ class _Reader:
                 self._weight(inputs[1], "", inputs[3])
             return
         self._activation(inputs[2])
+        self._scales.update((inputs[1], inputs[4]))
         if inputs[3] in self._weights:
             self._weight(inputs[3], inputs[4], inputs[5])
 

@@ -10,6 +10,7 @@ from boardwright.toolchains.errors import ToolchainError, ToolchainNeedsAgent
 from boardwright.toolchains.litert import LiteRtVxToolchain
 from boardwright.toolchains.port import BuildRequest, BuiltModel, Toolchain
 from boardwright.toolchains.tensorrt import TensorRtToolchain
+from boardwright.toolchains.tidl import TidlToolchain
 
 GRAPH, OUT = Path("/in/int8.onnx"), Path("/out")
 
@@ -62,6 +63,24 @@ class TestLiteRtVx(ToolchainContract):
         )
         assert "--graph=/out/int8_full_integer_quant.tflite" in check
         assert "--external_delegate_path=/usr/lib/libvx_delegate.so" in check
+
+
+class TestTidl(ToolchainContract):
+    @pytest.fixture
+    def toolchain(self) -> Toolchain:
+        return TidlToolchain()
+
+    def test_it_reads_the_graphs_own_scales_which_are_powers_of_two(self) -> None:
+        (command,) = TidlToolchain().vendor_commands(BuildRequest(GRAPH, "sk-tda4vm", "aarch64", OUT))
+        assert command == (
+            *("tidlrunner-cli", "compile", "--model_path", "/in/int8.onnx", "--target_device", "TDA4VM"),
+            *("--tensor_bits", "8", "--prequantized_model", "1", "--quantization_scale_type", "1"),
+            *("--artifacts_folder", "/out/artifacts"),
+        )
+
+    def test_it_says_what_it_waits_for(self) -> None:
+        told = TidlToolchain().availability()
+        assert not told.available and "edgeai-tidl-tools" in told.waits_for and "licence" in told.waits_for
 
 
 def test_a_misspelt_name_gets_the_nearest() -> None:

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from boardwright.testing import sample_graphs
 from boardwright.toolchains.errors import ToolchainError
@@ -37,6 +40,19 @@ def test_precision_is_read(tmp_path: Path, activation: str, symmetric: bool, per
     assert not precision.asymmetric_weights and precision.wide_weights
     assert (precision.quantized, precision.compute) == (3, 3)
     assert precision.short == ("U8S8" if activation == "uint8" else "S8S8")
+
+
+def test_scales_that_are_powers_of_two_are_told_from_others(tmp_path: Path) -> None:
+    path = sample_graphs.write_quantized_classifier(tmp_path / "g.onnx", "int8", True, True)
+    assert read_graph(path).precision.other_scales
+    model = onnx.load(path)
+    scales = {node.input[1] for node in model.graph.node if node.op_type.endswith("izeLinear")}
+    for tensor in model.graph.initializer:
+        if tensor.name in scales:
+            exponents = np.ceil(np.log2(numpy_helper.to_array(tensor)))
+            tensor.CopyFrom(numpy_helper.from_array(np.exp2(exponents).astype(np.float32), tensor.name))
+    onnx.save(model, path)
+    assert not read_graph(path).precision.other_scales
 
 
 def test_a_file_beyond_onnx_is_refused_before_it_is_read(tmp_path: Path) -> None:

@@ -1,7 +1,14 @@
 """Where each operator runs, and whether the precision suits the board."""
 
+from dataclasses import replace
+
 from boardwright.builder.catalogue import shipped_catalogue
-from boardwright.builder.domain.compatibility import Placement, check_compatibility, judge_precision
+from boardwright.builder.domain.compatibility import (
+    Placement,
+    check_compatibility,
+    judge_precision,
+    profiles_clash,
+)
 from boardwright.toolchains.graph import OperatorUse
 from boardwright.toolchains.precision import Precision
 
@@ -74,6 +81,17 @@ def test_tensorrt_refuses_other_zero_points() -> None:
     refusals, warnings = judge_precision(U8S8, profile)
     assert "zero point 0 only" in refusals[0] and "U8S8" in refusals[0] and "uint8" in warnings[0]
     assert judge_precision(SYMMETRIC, profile) == ((), ())
+
+
+def test_what_shifts_refuses_other_scales_than_powers_of_two() -> None:
+    profile = shipped_catalogue().board("sk-tda4vm").quantization_profile
+    per_tensor = replace(SYMMETRIC, per_channel=False)
+    assert judge_precision(per_tensor, profile) == ((), ())
+    refusals, _ = judge_precision(replace(per_tensor, other_scales=True), profile)
+    assert "powers of two as scales" in refusals[0] and "tidl-mma1" in refusals[0]
+    tensorrt = shipped_catalogue().board("jetson-orin-nx").quantization_profile
+    assert "powers of two" in profiles_clash(tensorrt, profile)
+    assert profiles_clash(profile, profile) == "" and profiles_clash(profile, tensorrt) == ""
 
 
 def test_each_cpu_prefers_its_own_pair() -> None:

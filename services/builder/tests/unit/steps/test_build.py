@@ -143,6 +143,7 @@ def _sealed(images: Path, packs: Path) -> tuple[Path, dict[str, Path]]:
     [
         ("jetson-orin-nx", "tensorrt", "TOOLCHAIN_NEEDS_AGENT", "trtexec --onnx="),
         ("imx8m-plus", "litert-vx", "TOOLCHAIN_NEEDS_AGENT", "onnx2tf"),
+        ("sk-tda4vm", "tidl", "TOOLCHAIN_NEEDS_AGENT", "tidlrunner-cli compile"),
         ("raspberry-pi-5", "tensorrt", "TOOLCHAIN_NOT_FOR_BOARD", "ort-format, onnxruntime"),
         ("raspberry-pi-55", "ort-format", "BOARD_NOT_FOUND", "raspberry-pi-5"),
         ("x86-64", "onnx-runtime", "TOOLCHAIN_UNKNOWN", "onnxruntime"),

@@ -40,7 +40,10 @@ class PowerMode:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationProfile:
-    """Which integers a runtime's kernels are fast and exact with; empty ``operators`` means all it has."""
+    """Which integers a runtime's kernels are fast and exact with; empty ``operators`` means all it has.
+
+    ``power_of_two`` says that scales must be powers of two: the arithmetic shifts and does not multiply.
+    """
 
     name: str
     title: str
@@ -52,6 +55,7 @@ class QuantizationProfile:
     reduce_range: bool
     format: str
     operators: tuple[str, ...]
+    power_of_two: bool = False
 
     def to_scheme(self) -> dict[str, Any]:
         """Return the fields that the compiler's quantize pass takes as ``profile``."""
@@ -62,6 +66,7 @@ class QuantizationProfile:
             "weight_symmetric": self.weight_symmetric,
             "per_channel": self.per_channel,
             "reduce_range": self.reduce_range,
+            "power_of_two": self.power_of_two,
             "operators": list(self.operators),
         }
 

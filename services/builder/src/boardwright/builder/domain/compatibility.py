@@ -59,6 +59,8 @@ class UsedPrecision(Protocol):
     def short(self) -> str: ...
     @property
     def dynamic(self) -> bool: ...
+    @property
+    def other_scales(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,8 @@ def profiles_clash(made_for: QuantizationProfile, wanted: QuantizationProfile) -
         return f"{wanted.title} takes zero point 0 only; quantize with the profile {wanted.name}."
     if wanted.weight_symmetric and not made_for.weight_symmetric:
         return f"{wanted.title} takes symmetric weights only; quantize with the profile {wanted.name}."
+    if wanted.power_of_two and not made_for.power_of_two:
+        return f"{wanted.title} takes powers of two as scales; quantize with the profile {wanted.name}."
     return ""
 
 
@@ -253,6 +257,11 @@ def judge_precision(
     if profile.weight_symmetric and precision.asymmetric_weights:
         refusals.append(
             f"{profile.title} takes symmetric weights only. Quantize with the profile {profile.name}."
+        )
+    if profile.power_of_two and precision.other_scales:
+        refusals.append(
+            f"{profile.title} takes powers of two as scales, and some of this {precision.short} graph are "
+            f"none. Quantize with the profile {profile.name}."
         )
     others = sorted({*precision.activation_types} - {profile.activation_type})
     if others:
