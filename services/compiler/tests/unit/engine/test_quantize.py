@@ -167,7 +167,7 @@ def test_schemes_come_from_profiles():
         activation_type="int8", activation_symmetric=True
     )
     with pytest.raises(
-        QuantizationFailed, match="the profiles are arm, tensorrt, vx-delegate, x86, x86-vnni"
+        QuantizationFailed, match="the profiles are arm, tensorrt, tidl-mma1, vx-delegate, x86, x86-vnni"
     ):
         scheme_for("riscv")
     with pytest.raises(QuantizationFailed, match="has no 'bits'"):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-KNOWN_PROFILES = frozenset({"x86-vnni", "x86", "arm", "tensorrt", "vx-delegate"})
+KNOWN_PROFILES = frozenset({"x86-vnni", "x86", "arm", "tensorrt", "tidl-mma1", "vx-delegate"})
 """Profiles that the engine has a scheme for; others are spelled out."""
 
 

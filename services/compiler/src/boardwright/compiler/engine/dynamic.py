@@ -54,12 +54,18 @@ def quantize_dynamic(
     operators are defined. ``convolutions`` quantizes Conv layers too. ``exclude`` names nodes to leave alone.
 
     Raises:
-        QuantizationFailed: NOTHING_TO_QUANTIZE, QUANTIZER_FAILED, QUANTIZED_MODEL_REFUSED.
+        QuantizationFailed: SCHEME_UNFIT, NOTHING_TO_QUANTIZE, QUANTIZER_FAILED, QUANTIZED_MODEL_REFUSED.
     """
     import onnx
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as quantize
 
+    if scheme.power_of_two:
+        raise QuantizationFailed(
+            "SCHEME_UNFIT",
+            f"{scheme.label} cannot be quantized dynamically: scales that are computed at run time are no "
+            "powers of two. Use the pass quantize.",
+        )
     prepared = prepare_graph(model)
     operators = (*_MATRICES, "Conv") if convolutions else _MATRICES
     left_out = set(exclude)

@@ -17,6 +17,7 @@ from boardwright.compiler.engine.graph.session import kernel_counts
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.integer_outputs import give_floats, spread_channels, take_back, takes_part
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
+from boardwright.compiler.engine.power_of_two import power_of_two_quantizer, rounded_up
 from boardwright.compiler.engine.protect import Exclusion, is_layer, protect
 from boardwright.compiler.engine.protect.floats import keep_floats
 from boardwright.compiler.engine.recover.bias_correction import correct_bias
@@ -185,16 +186,20 @@ def insert_quantization(
     if spread:
         model, record, factors = spread_channels(model, record, exclude)
     types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+    given = record.ranges
+    if scheme.power_of_two:
+        given = {name: rounded_up(found) for name, found in given.items()}
     ranges = {
         name: TensorData(
             lowest=np.float32(found.low), highest=np.float32(max(found.high, found.low + _MINIMUM_RANGE))
         )
-        for name, found in record.ranges.items()
+        for name, found in given.items()
     }
     source = onnx.ModelProto()
     source.CopyFrom(model)
+    make = power_of_two_quantizer if scheme.power_of_two else QDQQuantizer
     try:
-        quantizer = QDQQuantizer(
+        quantizer = make(
             source,
             scheme.per_channel,
             scheme.reduce_range,

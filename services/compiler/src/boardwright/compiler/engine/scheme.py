@@ -17,8 +17,9 @@ class QuantizationScheme:
 
     ``activation_type`` and ``weight_type`` are ``uint8`` or ``int8``. Symmetric tensors have zero point 0
     (128 for uint8). ``per_channel`` gives each output channel of a weight its own scale. ``reduce_range``
-    keeps weights to 7 bits, for x86 CPUs without VNNI, whose U8S8 products saturate. ``operators`` empty
-    means every operator the runtime has an integer kernel for.
+    keeps weights to 7 bits, for x86 CPUs without VNNI, whose U8S8 products saturate. ``power_of_two`` takes
+    only powers of two as scales, for fixed-point units that shift; everything is symmetric INT8 then.
+    ``operators`` empty means every operator the runtime has an integer kernel for.
     """
 
     activation_type: str = "uint8"
@@ -27,6 +28,7 @@ class QuantizationScheme:
     weight_symmetric: bool = True
     per_channel: bool = True
     reduce_range: bool = False
+    power_of_two: bool = False
     operators: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -36,13 +38,21 @@ class QuantizationScheme:
                     "SCHEME_UNKNOWN",
                     f"{name} {getattr(self, name)!r} is not supported; choose one of {', '.join(_TYPES)}.",
                 )
+        symmetric = self.activation_symmetric and self.weight_symmetric
+        if self.power_of_two and (not symmetric or {self.activation_type, self.weight_type} != {"int8"}):
+            raise QuantizationFailed(
+                "SCHEME_UNKNOWN",
+                "Scales that are powers of two go with symmetric int8 activations and weights: set "
+                "activation_type and weight_type to int8, activation_symmetric and weight_symmetric to true.",
+            )
 
     @property
     def label(self) -> str:
         """Return the scheme's usual short name, such as ``U8S8 per-channel``."""
         short = {"uint8": "U8", "int8": "S8"}
         granularity = "per-channel" if self.per_channel else "per-tensor"
-        return f"{short[self.activation_type]}{short[self.weight_type]} {granularity}"
+        scales = " power-of-two" if self.power_of_two else ""
+        return f"{short[self.activation_type]}{short[self.weight_type]}{scales} {granularity}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the scheme as JSON-able values."""
@@ -70,12 +80,16 @@ PROFILES: Mapping[str, QuantizationScheme] = {
         ),
     ),
     "vx-delegate": QuantizationScheme(activation_type="int8", per_channel=False),
+    "tidl-mma1": QuantizationScheme(
+        activation_type="int8", activation_symmetric=True, per_channel=False, power_of_two=True
+    ),
 }
 """Schemes by the name of a quantization profile.
 
 x86 with VNNI multiplies U8 by S8 without saturation; S8S8 falls back to float kernels there. Without VNNI the
 same kernels saturate at 16 bits, so weights keep to 7 bits. Arm's dot-product instructions take S8 by S8.
-TensorRT refuses zero points other than 0; the VX delegate's NPU wants one scale per tensor.
+TensorRT refuses zero points other than 0; the VX delegate's NPU wants one scale per tensor. The first
+generation of TI's matrix multiplication accelerator shifts: one scale per tensor, a power of two.
 """
 
 

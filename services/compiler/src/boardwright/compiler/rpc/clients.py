@@ -258,7 +258,9 @@ class BuilderClient:
             "activation_symmetric": profile.symmetric_activations,
             "per_channel": profile.per_channel_weights,
         }
-        return BoardProfile(profile.name, scheme)
+        # The entry holds all that a scheme has, such as scales that must be powers of two.
+        entry = json.loads(found.entry_json) if found.entry_json else {}
+        return BoardProfile(profile.name, {**scheme, **entry.get("quantization_scheme", {})})
 
 
 def _json_text(values: Mapping[str, Any]) -> str:

@@ -23,6 +23,8 @@ SCHEMES = {
     "arm": PROFILES["arm"],
     "tensorrt": PROFILES["tensorrt"],
     "vx-delegate": PROFILES["vx-delegate"],
+    "power of two": PROFILES["tidl-mma1"],
+    "power of two per-channel": replace(PROFILES["tidl-mma1"], per_channel=True),
     "symmetric per-tensor": replace(PROFILES["vx-delegate"], activation_symmetric=True),
     "asymmetric weights": QuantizationScheme(weight_type="uint8", weight_symmetric=False, per_channel=False),
 }
@@ -69,7 +71,10 @@ def test_what_is_excluded_is_not_rounded(observed):
     np.testing.assert_allclose(ours, answers(quantized, images), atol=0.2)
 
 
-@pytest.mark.parametrize("name", ["arm", "tensorrt", "vx-delegate", "symmetric per-tensor"])
+@pytest.mark.parametrize(
+    "name",
+    ["arm", "tensorrt", "vx-delegate", "symmetric per-tensor", "power of two", "power of two per-channel"],
+)
 @pytest.mark.parametrize("ranges", ["learned", "moving-average"])
 def test_trained_scales_are_those_of_the_quantized_graph(name, ranges, observed):
     """Scales moved by training come out of the quantizer again: nothing is lost between the two."""

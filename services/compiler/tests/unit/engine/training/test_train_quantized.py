@@ -6,7 +6,9 @@ import onnx
 import pytest
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.power_of_two import other_scales
 from boardwright.compiler.engine.quantize import quantize
+from boardwright.compiler.engine.recover import RecoverOptions, recover
 from boardwright.compiler.engine.scheme import PROFILES, QuantizationScheme
 from boardwright.compiler.engine.train_quantized import train_quantized
 from boardwright.compiler.engine.training.data import ImageBatches, SampleList
@@ -37,6 +39,28 @@ def test_training_beats_plain_rounding_where_one_scale_is_too_few(objective, dig
     assert done.quantized.record.method == "trained"
     assert len(done.record.losses) == 6
     assert not any("did not help" in note for note in done.quantized.notes)
+
+
+def test_training_heals_scales_that_are_powers_of_two(digits):
+    scheme = PROFILES["tidl-mma1"]
+    plain = quantize(digits.model, digits.feeds(), scheme, protect_automatically=False)
+    done = trained(digits, "self-distilled", TrainOptions(steps=40, learning_rate=3e-3), scheme=scheme)
+    assert not done.quantized.exclusions
+    assert other_scales(plain.model) == other_scales(done.quantized.model) == []
+    lost, left = digits.top1(plain.model), digits.top1(done.quantized.model)
+    assert lost < 0.7 and left > lost + 0.1
+    assert done.after < done.before
+
+
+def test_scales_that_are_powers_of_two_answer_as_the_float_graph_once_recovered(digits):
+    scheme = PROFILES["tidl-mma1"]
+    options = RecoverOptions(methods=("equalization", "ranges", "bias-correction"), threads=1)
+    found = recover(digits.model, lambda: digits.feeds(30), scheme, options, exclusions=())
+    done = quantize(digits.model, (), scheme, record=found.record, recovered=found.file(), exclusions=())
+    assert other_scales(done.model) == []
+    assert digits.top1(done.model) > digits.top1(digits.model) - 0.02
+    ranges = next(method for method in found.methods if method.method == "ranges")
+    assert ranges.applied and ranges.after < 0.8 * ranges.before  # where the lower neighbour is better
 
 
 def test_the_same_seed_gives_the_same_bytes(digits):

@@ -27,15 +27,22 @@ if TYPE_CHECKING:
 
 _LEVELS = 256
 _RATIO_PER_STEP, _STEPS = 0.955, 96  # candidates from the whole range down to 1/80 of it
+_POWERS = 7
 _LINEAR_BINS, _COARSE, _FINE = 2048, 16, 6
 
 
 def choose_range(
-    statistics: TensorStatistics, method: str, *, symmetric: bool = False, percentile: float = 99.99
+    statistics: TensorStatistics,
+    method: str,
+    *,
+    symmetric: bool = False,
+    percentile: float = 99.99,
+    power_of_two: bool = False,
 ) -> TensorRange:
     """Return the range that ``method`` keeps of a tensor.
 
-    ``symmetric`` says that the range will be widened to [-t, t]. A tensor that is constant, or of which no
+    ``symmetric`` says that the range will be widened to [-t, t], ``power_of_two`` that its step will be
+    rounded up to one: of such steps ``mse`` takes the best. A tensor that is constant, or of which no
     value was counted, keeps what it took.
 
     Raises:
@@ -51,7 +58,9 @@ def choose_range(
     if not values.any():
         return whole
     if method == "mse":
-        return _mse_symmetric(values, weights, whole) if symmetric else _mse(values, weights, whole)
+        if symmetric:
+            return _mse_symmetric(values, weights, whole, power_of_two)
+        return _mse(values, weights, whole)
     return _entropy(statistics.histogram, whole, symmetric)
 
 
@@ -162,10 +171,16 @@ def _mse(values: Array, weights: Array, whole: TensorRange) -> TensorRange:
     )
 
 
-def _mse_symmetric(values: Array, weights: Array, whole: TensorRange) -> TensorRange:
+def _mse_symmetric(
+    values: Array, weights: Array, whole: TensorRange, power_of_two: bool = False
+) -> TensorRange:
     import numpy as np
 
+    from boardwright.compiler.engine.power_of_two import rounded_up
+
     bounds = _candidates(whole.magnitude)
+    if power_of_two:
+        bounds = rounded_up(whole).high / 2.0 ** np.arange(_POWERS)
     magnitudes = _by_magnitude(values, weights)
     error = magnitudes.clipped_above(bounds) + _rounding_error(
         magnitudes, magnitudes.count_up_to(bounds), bounds / (_LEVELS / 2 - 1)

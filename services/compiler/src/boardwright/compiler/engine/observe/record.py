@@ -141,12 +141,15 @@ class CalibrationRecord:
                 "taken from it: observe again.",
             )
         symmetric = scheme is not None and scheme.activation_symmetric
+        power_of_two = scheme is not None and scheme.power_of_two
         share = self.percentile if percentile is None else percentile
         chosen: dict[str, TensorRange] = {}
         taken_over = [name for name, found in self.statistics.items() if found.source in _TAKEN_OVER]
         for name, found in self.statistics.items():
             if found.source not in _TAKEN_OVER:
-                chosen[name] = choose_range(found, method, symmetric=symmetric, percentile=share)
+                chosen[name] = choose_range(
+                    found, method, symmetric=symmetric, percentile=share, power_of_two=power_of_two
+                )
         for name in taken_over:
             chosen[name] = chosen[self.statistics[name].of[0]]
         return {name: chosen[name] for name in self.statistics}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.graph.topology import MOVEMENT_OPERATORS
 from boardwright.compiler.engine.observe import TensorRange
+from boardwright.compiler.engine.power_of_two import rounded_up
 from boardwright.compiler.engine.protect.conversions import integer_nodes
 from boardwright.compiler.engine.protect.structure import FUSED_ACTIVATIONS, Subject
 from boardwright.compiler.engine.scheme import QuantizationScheme
@@ -126,6 +127,8 @@ def scale_of(found: TensorRange, scheme: QuantizationScheme) -> tuple[np.float32
     low, high = min(found.low, 0.0), max(found.high, 0.0, found.low + _MINIMUM_RANGE)
     if scheme.activation_symmetric:
         largest = max(-low, high)
+        if scheme.power_of_two:
+            largest = rounded_up(found).high
         return (np.float32(largest / 127), np.array(0 if dtype is np.int8 else 128, dtype))
     scale = (high - low) / 255
     zero = round(-low / scale) - (128 if dtype is np.int8 else 0)

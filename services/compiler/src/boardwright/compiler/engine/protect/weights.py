@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.graph.topology import describe
+from boardwright.compiler.engine.power_of_two import least_error_steps
 from boardwright.compiler.engine.protect.exclusion import Exclusion
 from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.scheme import QuantizationScheme
@@ -64,9 +65,13 @@ def per_tensor_sqnr_db(weight: Array, scheme: QuantizationScheme) -> Array:
     import numpy as np
 
     largest = float(np.abs(weight).max())
-    scale = largest / (_REDUCED if scheme.reduce_range else _FULL) if largest > 0 else 1.0
+    bound = _REDUCED if scheme.reduce_range else _FULL
+    scale = largest / bound if largest > 0 else 1.0
+    if scheme.power_of_two:
+        scale = float(least_error_steps(weight, None, bound).item())
     signal = np.square(weight.astype(np.float64)).sum(axis=1)
-    noise = np.square(np.rint(weight / scale) * scale - weight.astype(np.float64)).sum(axis=1)
+    rounded = np.rint(weight / scale).clip(-bound, bound) * scale
+    noise = np.square(rounded - weight.astype(np.float64)).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         decibels = 10 * np.log10(signal / noise)
     kept: Array = np.where((signal <= 0) | (noise <= 0), 120.0, decibels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.power_of_two import least_error_steps
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def weight_steps(weight: Array, scheme: QuantizationScheme) -> Array:
     import numpy as np
 
     axes = tuple(range(1, weight.ndim)) if scheme.per_channel else None
+    if scheme.power_of_two:
+        return least_error_steps(weight, axes, weight_bound(scheme))
     largest = np.abs(weight).max(axis=axes, keepdims=True).astype(np.float64)
     steps: Array = np.where(largest > 0, largest / weight_bound(scheme), 1.0)
     return steps

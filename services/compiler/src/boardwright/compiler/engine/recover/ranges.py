@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
+from boardwright.compiler.engine.power_of_two import best_of
 from boardwright.compiler.engine.recover.functions import Function, function_behind, saturation
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
@@ -58,7 +59,13 @@ def choose_ranges(
         else:
             values, counts = found.histogram.ordered()
             new = search_range(
-                values, counts, whole, function, symmetric=scheme.activation_symmetric, norm=norm
+                values,
+                counts,
+                whole,
+                function,
+                symmetric=scheme.activation_symmetric,
+                norm=norm,
+                power_of_two=scheme.power_of_two,
             )
         if new != whole:
             ranges[name] = new
@@ -74,8 +81,12 @@ def search_range(
     *,
     symmetric: bool = False,
     norm: float = NORM,
+    power_of_two: bool = False,
 ) -> TensorRange:
-    """Return the range whose 8-bit grid has the least error behind ``function`` over weighted ``values``."""
+    """Return the range whose 8-bit grid has the least error behind ``function`` over weighted ``values``.
+
+    With ``power_of_two`` only grids whose step is one are tried.
+    """
     import numpy as np
 
     values = np.clip(values, whole.low, whole.high)
@@ -90,6 +101,8 @@ def search_range(
     low, high = min(whole.low, 0.0), max(whole.high, 0.0)
     if high - low < 1e-6:
         return whole
+    if power_of_two:
+        return best_of(TensorRange(low, high), cost)
     least = cost(low, high)
     shares = np.geomspace(1, 0.02, _SHARES)[1:]
     start_low, start_high = low, high

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
+from boardwright.compiler.engine.power_of_two import least_error_steps
 from boardwright.compiler.engine.scheme import QuantizationScheme
 from boardwright.compiler.engine.training.layers import Layer
 from boardwright.compiler.engine.training.network import GraphNetwork
@@ -54,16 +55,37 @@ class _Round(torch.autograd.Function):  # type: ignore[misc]
         return for_value, for_scale, None, None
 
 
+def _nearest_power_of_two(scale: Tensor) -> Tensor:
+    """Return the power of two that is nearest in the logarithm; gradients of ``scale``'s logarithm pass."""
+    exact = _exp2(scale.detach().log2().round())
+    found: Tensor = exact * (1 + scale.log() - scale.detach().log())
+    return found
+
+
+def _next_power_of_two(scale: Tensor) -> Tensor:
+    """Return the least power of two that is not below ``scale``; no gradient passes."""
+    mantissa, exponent = torch.frexp(scale.detach())
+    return _exp2(exponent - (mantissa == 0.5).to(exponent.dtype))
+
+
+def _exp2(exponent: Tensor) -> Tensor:
+    """Return 2 to integers, exactly: ``torch.exp2`` may be off by the last bit."""
+    bits = (exponent.to(torch.int32).clamp(-126, 127) + 127) << 23
+    return bits.view(torch.float32)
+
+
 class FakeQuantizeActivation(torch.nn.Module):  # type: ignore[misc]
     """Rounds an activation as its QuantizeLinear will. ``ranges`` is ``learned`` or ``moving-average``.
 
     With learnt ranges the zero point stays as calibrated, and so does the share of the range below zero.
+    ``power_of_two`` keeps the scale to powers of two: the nearest while it is learnt, else the next above.
     """
 
-    def __init__(self, place: ActivationPlace, ranges: str, symmetric: bool) -> None:
+    def __init__(
+        self, place: ActivationPlace, ranges: str, symmetric: bool, power_of_two: bool = False
+    ) -> None:
         super().__init__()
-        self.place, self._symmetric = place, symmetric
-        self.zero_point = place.zero_point
+        self.place, self._symmetric, self._power_of_two = place, symmetric, power_of_two
         self._learned = ranges == "learned" or place.fixed
         self._start = place.scale
         if self._learned:
@@ -77,14 +99,25 @@ class FakeQuantizeActivation(torch.nn.Module):  # type: ignore[misc]
     def scale(self) -> Tensor:
         """The scale, a scalar."""
         if self._learned:
-            return self._start * self.log_factor.exp()
+            scale = self._start * self.log_factor.exp()
+            return _nearest_power_of_two(scale) if self._power_of_two else scale
         low, high = self.extremes.clone()
         low, high = low.clamp(max=0), high.clamp(min=0)
         if self._symmetric:
             steps = self.place.high - max(self.place.low, -self.place.high)
-            return (2 * torch.maximum(-low, high) / steps).clamp(min=_SMALLEST_RANGE / steps)
+            scale = (2 * torch.maximum(-low, high) / steps).clamp(min=_SMALLEST_RANGE / steps)
+            return _next_power_of_two(scale) if self._power_of_two else scale
         steps = self.place.high - self.place.low
         return ((high - low) / steps).clamp(min=_SMALLEST_RANGE / steps)
+
+    @property
+    def zero_point(self) -> int:
+        """The zero point: as calibrated, or of the extremes, whatever state these were loaded from."""
+        if self._learned or self._symmetric:
+            return self.place.zero_point
+        low = float(self.extremes[0].clamp(max=0))
+        zero = round(self.place.low - low / float(self.scale))
+        return min(max(zero, self.place.low), self.place.high)
 
     def forward(self, value: Tensor) -> Tensor:
         """Return ``value`` rounded."""
@@ -92,13 +125,8 @@ class FakeQuantizeActivation(torch.nn.Module):  # type: ignore[misc]
             with torch.no_grad():
                 seen = torch.stack(torch.aminmax(value))
                 self.extremes.lerp_(seen, 0.05)
-            if not self._symmetric:
-                low = float(self.extremes[0].clamp(max=0))
-                zero = round(self.place.low - low / float(self.scale))
-                self.zero_point = min(max(zero, self.place.low), self.place.high)
-        rounded: Tensor = _Round.apply(
-            value, self.scale, self.place.low - self.zero_point, self.place.high - self.zero_point
-        )
+        zero = self.zero_point
+        rounded: Tensor = _Round.apply(value, self.scale, self.place.low - zero, self.place.high - zero)
         return rounded
 
     def range(self) -> TensorRange:
@@ -131,11 +159,15 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         self._others = [other for other in range(weight.dim()) if other != axis] if axis is not None else None
         self._low, self._high = weight_bounds(scheme)
-        self._symmetric = scheme.weight_symmetric
+        self._symmetric, self._power_of_two = scheme.weight_symmetric, scheme.power_of_two
         self._learned = learned and self._symmetric
         self.scale = torch.ones(())
         self.register_buffer("size", _channel_sizes(weight.detach(), channels))
         largest = self._most(weight.detach().abs())
+        if self._power_of_two:
+            axes = tuple(self._others) if self._others is not None else None
+            steps = least_error_steps(weight.detach().numpy(), axes, self._high)
+            largest = torch.from_numpy(steps * self._high).float().reshape(largest.shape)
         self.register_buffer("_start", largest.clamp(min=1e-12))
         if self._learned:
             self.log_factor = torch.nn.Parameter(torch.zeros_like(largest))
@@ -148,10 +180,7 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
         """Return the weight that ``share`` stands for, rounded."""
         weight = share * self.size
         if self._symmetric:
-            limit = self._most(weight.detach().abs()).clamp(min=1e-12)
-            if self._learned:
-                limit = torch.minimum(limit, self._start * self.log_factor.exp())
-            scale = 2 * limit / (self._high - self._low)
+            scale = self._learned_scale(weight)
             zero = round((self._high + self._low) / 2 + 0.25) if self._low >= 0 else 0
             self.scale = scale.detach()
             rounded: Tensor = _Round.apply(weight, scale, self._low - zero, self._high - zero)
@@ -165,9 +194,27 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
         kept = (level.clamp(self._low, self._high) - zero_point) * scale
         return weight + (kept - weight).detach()
 
+    def _learned_scale(self, weight: Tensor) -> Tensor:
+        limit = self._most(weight.detach().abs()).clamp(min=1e-12)
+        if not self._power_of_two:
+            if self._learned:
+                limit = torch.minimum(limit, self._start * self.log_factor.exp())
+            return 2 * limit / (self._high - self._low)
+        scale = _next_power_of_two(limit / self._high)
+        if self._learned:
+            learnt = _nearest_power_of_two(self._start / self._high * self.log_factor.exp())
+            scale = torch.minimum(scale, learnt)
+        return scale
+
     def clipped(self, share: Tensor) -> Tensor:
-        """Return the float weight from whose largest value the quantizer computes the learnt scale."""
+        """Return the float weight from whose largest value the quantizer computes the learnt scale.
+
+        Under scales that are powers of two it is the rounded weight: the quantizer, which looks for the
+        scale of the least error, then finds the same grid.
+        """
         weight = share * self.size
+        if self._power_of_two:
+            return self(share).detach()
         if not self._learned:
             return weight
         limit = self._start * self.log_factor.detach().exp()
@@ -230,7 +277,7 @@ class RoundedNetwork:
         self._weights: list[tuple[Layer, str, FakeQuantizeWeight]] = []
         self._biases: list[Layer] = []
         for place in places.activations:
-            fake = FakeQuantizeActivation(place, ranges, scheme.activation_symmetric)
+            fake = FakeQuantizeActivation(place, ranges, scheme.activation_symmetric, scheme.power_of_two)
             self.activations.append(fake)
             network.taps.update(dict.fromkeys(place.rounded, fake))
         network.add_module("activation_rounding", self.activations)
