@@ -11,6 +11,7 @@ import pytest
 
 from boardwright.content.oci import EMPTY_CONFIG
 from boardwright.database.listing import Page
+from boardwright.delivery.domain.preference import MeasuredLatency
 from boardwright.delivery.domain.resources import RolloutCounts, RolloutState
 from boardwright.delivery.trust.policy import RolePolicy, TrustPolicy
 from boardwright.device.bundle import Bundle
@@ -112,6 +113,28 @@ async def test_a_rollout_is_signed_offered_and_completed(operator, enrol, fleet_
     done = await operator.rollouts.rollout("default", "first")
     assert (done.state, done.counts) == (RolloutState.COMPLETED, RolloutCounts(succeeded=2))
     assert operator.index().offer_for("cam-3").release == release  # who enrols later gets it too
+
+
+async def test_of_two_toolchains_the_faster_is_offered_first_and_stays_it(operator, enrol) -> None:
+    await operator.fleet()
+    await enrol("cam-1")
+    release = operator.registry.add_release(1)
+    (first,) = operator.registry.releases[release]
+    second = replace(first, artifact=f"{first.artifact}-z", pin={**first.pin, "runtime": "openvino"})
+    slow, fast = ((MeasuredLatency("x86-64", "a machine", 1, p50_ms, 1),) for p50_ms in (2.0, 0.5))
+    operator.registry.releases[release] = [
+        replace(first, latencies=slow), replace(second, latencies=fast)
+    ]  # fmt: skip
+    rollout = await operator.rollout(release, "first")
+    (choice,) = rollout.choices
+    assert choice.artifacts == (second.artifact, first.artifact) and "0.5 ms" in choice.because
+    runtimes = [bundle.pin["runtime"] for bundle in operator.index().offer_for("cam-1").bundles]
+    assert runtimes == ["openvino", "onnxruntime"]
+
+    operator.registry.releases[release] = [first, second]  # what is measured later moves nobody
+    await operator.publisher.publish(rollout.fleet)
+    assert (await operator.rollouts.rollout("default", "first")).choices == rollout.choices
+    assert operator.index().offer_for("cam-1").bundles[0].pin["runtime"] == "openvino"
 
 
 async def test_pause_resume_cancel(operator, enrol) -> None:

@@ -12,6 +12,7 @@ from boardwright.delivery import errors
 from boardwright.delivery.auditing import Caller
 from boardwright.delivery.domain.bundling import ArtifactFacts, PlannedBundle, ReleaseFacts, plan_bundle
 from boardwright.delivery.domain.fitting import nearest_misfit
+from boardwright.delivery.domain.preference import Choice, Contender, prefer
 from boardwright.delivery.domain.resources import (
     BundleFileRecord,
     BundleRecord,
@@ -123,14 +124,14 @@ class RolloutsService:
         if earlier is not None:
             await self._publisher.publish(fleet)
             return await self.rollout(project, earlier.rpartition("/")[2])
-        bundles, traceparent = await self._check_release(fleet, release)
+        bundles, choices, traceparent = await self._check_release(fleet, release)
 
         def create(records: Records) -> Rollout:
             made = records.recall(caller.actor, intent)
             if made is not None:
                 return _rollout(records, project, made.rpartition("/")[2])
             rollout = _plan_rollout(records, project, rollout_id, fleet, release, reason, bundles)
-            rollout = replace(rollout, creator=caller.actor, traceparent=traceparent)
+            rollout = replace(rollout, creator=caller.actor, traceparent=traceparent, choices=choices)
             if validate_only:
                 return rollout
             if not records.add_rollout(rollout):
@@ -146,8 +147,10 @@ class RolloutsService:
         await self._publisher.publish(fleet)
         return rollout
 
-    async def _check_release(self, fleet: FleetKey, release: str) -> tuple[Sequence[BundleRecord], str]:
-        """The release's bundles, if the fleet may run it at all, and the trace that goes on with them."""
+    async def _check_release(
+        self, fleet: FleetKey, release: str
+    ) -> tuple[Sequence[BundleRecord], tuple[Choice, ...], str]:
+        """The release's bundles, if the fleet may run it at all; which goes first; the trace that goes on."""
         stored = await self._store.read(lambda records: records.fleet(fleet))
         if stored is None:
             raise errors.fleet_not_found(fleet.name)
@@ -159,7 +162,9 @@ class RolloutsService:
             if holds != release:
                 raise errors.release_not_promoted(release, stored.stage, holds)
         facts = await self._releases.facts(release)
-        return await self._bundles(fleet.project, release, facts), facts.traceparent or current_traceparent()
+        choices = prefer([Contender(entry.artifact, entry.pin, entry.latencies) for entry in facts.artifacts])
+        bundles = await self._bundles(fleet.project, release, facts)
+        return bundles, choices, facts.traceparent or current_traceparent()
 
     async def rollout(self, project: str, rollout: str) -> Rollout:
         """A rollout with its counts. Raises: NotFound ROLLOUT_NOT_FOUND."""

@@ -263,6 +263,35 @@ class Rollout(_message.Message):
     """Every device has it."""
     STATE_CANCELLED: Rollout.State.ValueType  # 4
 
+    @_typing.final
+    class Choice(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        BOARD_FIELD_NUMBER: _builtins.int
+        ARTIFACTS_FIELD_NUMBER: _builtins.int
+        BECAUSE_FIELD_NUMBER: _builtins.int
+        board: _builtins.str
+        because: _builtins.str
+        """A sentence with the figures."""
+        @_builtins.property
+        def artifacts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """Names of the artifacts in the order in which a device looks for one that fits it: the fastest first, where
+            latencies measured on the board tell, else by name.
+            """
+
+        def __init__(
+            self,
+            *,
+            board: _builtins.str = ...,
+            artifacts: _abc.Iterable[_builtins.str] | None = ...,
+            because: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "because", b"because", "board", b"board"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     FLEET_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
@@ -276,6 +305,7 @@ class Rollout(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"projects/{project}/rollouts/{rollout}" """
     fleet: _builtins.str
@@ -293,6 +323,10 @@ class Rollout(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rollout.Choice]:
+        """One for each board that the release has several artifacts for; settled when the rollout was made."""
+
     def __init__(
         self,
         *,
@@ -309,10 +343,11 @@ class Rollout(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        choices: _abc.Iterable[Global___Rollout.Choice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "etag", b"etag", "failed_count", b"failed_count", "fleet", b"fleet", "name", b"name", "pending_count", b"pending_count", "reason", b"reason", "release", b"release", "state", b"state", "succeeded_count", b"succeeded_count", "traceparent", b"traceparent", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "create_time", b"create_time", "creator", b"creator", "etag", b"etag", "failed_count", b"failed_count", "fleet", b"fleet", "name", b"name", "pending_count", b"pending_count", "reason", b"reason", "release", b"release", "state", b"state", "succeeded_count", b"succeeded_count", "traceparent", b"traceparent", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

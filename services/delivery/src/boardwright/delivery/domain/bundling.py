@@ -17,6 +17,7 @@ from boardwright.content.oci import (
     RUNTIME_MEDIA_TYPE,
     STATEMENT_MEDIA_TYPE,
 )
+from boardwright.delivery.domain.preference import MeasuredLatency
 from boardwright.delivery.domain.resources import BundleFileRecord
 from boardwright.device.bundle import LABELS_MEDIA_TYPE, Bundle, BundleFile, labels_document
 from boardwright.device.errors import InvalidDocument
@@ -42,6 +43,7 @@ class ArtifactFacts:
         details: the Artifact's notes; `runtime_settings` in them are the runtime's.
         input_spec_json, output_spec_json: of the ModelVersion; the second may be "".
         record: the in-toto record of the step that built it, when there is one.
+        latencies: what was measured of it, where the release has another artifact for the same board.
     """
 
     release: str
@@ -54,6 +56,7 @@ class ArtifactFacts:
     input_spec_json: str
     output_spec_json: str
     record: BundleFileRecord | None = None
+    latencies: tuple[MeasuredLatency, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

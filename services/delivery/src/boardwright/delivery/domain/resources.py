@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from boardwright.delivery.domain.preference import Choice
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class FleetKey:
@@ -212,6 +214,7 @@ class Rollout:
     Attributes:
         sequence: grows with every rollout of the project; the newest that is not cancelled is offered.
         revision: grows with every change; its etag.
+        choices: of each board with several artifacts, which goes first, settled when the rollout began.
     """
 
     project: str
@@ -226,6 +229,7 @@ class Rollout:
     update_us: int
     revision: int
     traceparent: str = ""
+    choices: tuple[Choice, ...] = ()
     counts: RolloutCounts = field(default_factory=RolloutCounts)
 
     @property

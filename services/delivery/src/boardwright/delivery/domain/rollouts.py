@@ -63,13 +63,14 @@ def changed(rollout: Rollout, state: RolloutState, reason: str, now_us: int) -> 
 
 
 def index_of(fleet: FleetKey, rollout: Rollout | None, bundles: Sequence[BundleRecord]) -> FleetIndex:
-    """What a fleet's devices should run."""
+    """What a fleet's devices should run: bundles of one board in the order the rollout settled."""
     if rollout is None:
         return FleetIndex(fleet.name, ())
 
+    place = {artifact: n for choice in rollout.choices for n, artifact in enumerate(choice.artifacts)}
     offers = tuple(
         OfferedBundle(bundle_path(Digest.parse(bundle.digest)), bundle.pin)
-        for bundle in sorted(bundles, key=lambda bundle: bundle.artifact)
+        for bundle in sorted(bundles, key=lambda b: (place.get(b.artifact, 0), b.artifact))
     )
     paused = rollout.state is RolloutState.PAUSED
     return FleetIndex(

@@ -154,6 +154,10 @@ def to_rollout(rollout: Rollout) -> pb.Rollout:
         update_time=timestamp(rollout.update_us),
         etag=rollout.etag,
         traceparent=rollout.traceparent,
+        choices=[
+            pb.Rollout.Choice(board=choice.board, artifacts=choice.artifacts, because=choice.because)
+            for choice in rollout.choices
+        ],
     )
 
 

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import grpc
 
 from boardwright.api.registry.v1 import blobs_pb2, blobs_pb2_grpc, registry_pb2, registry_pb2_grpc
+from boardwright.api.types.v1 import types_pb2
 from boardwright.delivery.domain.bundling import ArtifactFacts, ReleaseFacts
+from boardwright.delivery.domain.preference import MeasuredLatency, contested
 from boardwright.delivery.domain.resources import BundleFileRecord
 from boardwright.delivery.rpc.convert import pin_facts
 from boardwright.rpc.auth import current_principal
@@ -41,12 +43,18 @@ class RegistryClient:
         found = await self._registry("GetRelease", registry_pb2.GetReleaseRequest(name=release))
         request = registry_pb2.GetModelVersionRequest(name=found.version)
         version = await self._registry("GetModelVersion", request)
+        several = contested([pin_facts(entry.pin) for entry in found.entries])
         artifacts = await asyncio.gather(
-            *(self._facts_of(found.name, version, entry.artifact) for entry in found.entries)
+            *(
+                self._facts_of(found.name, version, entry.artifact, measured=entry.pin.board in several)
+                for entry in found.entries
+            )
         )
         return ReleaseFacts(artifacts, found.traceparent)
 
-    async def _facts_of(self, release: str, version: Any, artifact_name: str) -> ArtifactFacts:
+    async def _facts_of(
+        self, release: str, version: Any, artifact_name: str, *, measured: bool
+    ) -> ArtifactFacts:
         request = registry_pb2.GetArtifactRequest(name=artifact_name)
         artifact = await self._registry("GetArtifact", request)
         return ArtifactFacts(
@@ -63,7 +71,20 @@ class RegistryClient:
             input_spec_json=version.input_spec_json,
             output_spec_json=version.output_spec_json,
             record=await self._record(artifact.name, artifact.record_digest),
+            latencies=await self._latencies(artifact.name) if measured else (),
         )
+
+    async def _latencies(self, artifact: str) -> tuple[MeasuredLatency, ...]:
+        request = registry_pb2.ListMeasurementsRequest(parent=artifact, filter='kind = "latency"')
+        found: list[MeasuredLatency] = []
+        while True:
+            answer = await self._registry("ListMeasurements", request)
+            found.extend(
+                _latency(each) for each in answer.measurements if each.origin == types_pb2.ORIGIN_MEASURED
+            )
+            if not answer.next_page_token:
+                return tuple(found)
+            request.page_token = answer.next_page_token
 
     async def _record(self, artifact: str, digest: str) -> BundleFileRecord | None:
         if not digest:
@@ -114,6 +135,18 @@ class RegistryClient:
             return await call
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
+
+
+def _latency(measurement: Any) -> MeasuredLatency:
+    facts = pin_facts(measurement.host)
+    host = {name: value for name, value in facts.items() if not name.startswith("runtime")}
+    return MeasuredLatency(
+        board=measurement.board,
+        host=json.dumps(host, sort_keys=True),
+        threads=measurement.threads,
+        p50_ms=measurement.values.get("p50_ms", 0.0),
+        create_us=measurement.create_time.ToMicroseconds(),
+    )
 
 
 def _pin_document(pin: Any) -> dict[str, Any]:

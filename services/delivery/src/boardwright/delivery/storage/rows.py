@@ -8,6 +8,7 @@ from typing import Any
 
 from boardwright.content.canonical import canonical_json
 from boardwright.database import Row
+from boardwright.delivery.domain.preference import Choice
 from boardwright.delivery.domain.resources import (
     AuditEvent,
     BundleFileRecord,
@@ -172,6 +173,7 @@ def rollout_columns(rollout: Rollout) -> dict[str, Any]:
         "update_us": rollout.update_us,
         "revision": rollout.revision,
         "traceparent": rollout.traceparent,
+        "choices": encode([asdict(choice) for choice in rollout.choices]),
     }
 
 
@@ -190,6 +192,10 @@ def to_rollout(row: Row) -> Rollout:
         update_us=row["update_us"],
         revision=row["revision"],
         traceparent=row["traceparent"],
+        choices=tuple(
+            Choice(entry["board"], tuple(entry["artifacts"]), entry["because"])
+            for entry in json.loads(row["choices"])
+        ),
     )
 
 

@@ -145,7 +145,10 @@ class BundleFileRow(_Base, table=True):
 
 
 class RolloutRow(_Base, table=True):
-    """Rollouts. `sequence` orders those of a project; `fleet_name` is the resource name, for filters."""
+    """Rollouts. `sequence` orders those of a project; `fleet_name` is the resource name, for filters.
+
+    `choices` is JSON: of each board with several artifacts, their order and why.
+    """
 
     __tablename__ = "rollouts"
     __table_args__ = (
@@ -166,6 +169,7 @@ class RolloutRow(_Base, table=True):
     update_us: int = _number()
     revision: int = _number()
     traceparent: str = _text()
+    choices: str = Field(sa_type=sa.Text, sa_column_kwargs={"server_default": "[]"})
 
 
 class AuditEventRow(_Base, table=True):
