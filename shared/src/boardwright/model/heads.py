@@ -149,10 +149,30 @@ def dense(arrays: Arrays, spec: OutputSpec, size: Size | None) -> RawDetections:
 
 def detr(arrays: Arrays, spec: OutputSpec, size: Size | None) -> RawDetections:
     """Carion et al., DETR (2020), and its successors: a set of queries, none of which repeats another."""
+    if len(arrays) == 1 and not spec.score_outputs:
+        return _joined_queries(next(iter(arrays.values())), spec, size)
     found = dense(arrays, spec, size)
     return RawDetections(
         found.scores, found.boxes, suppressed=True, one_class=spec.score_activation == "softmax"
     )
+
+
+def _joined_queries(rows: npt.NDArray[Any], spec: OutputSpec, size: Size | None) -> RawDetections:
+    """Queries in one output: box, score, class index (Q, 6); or box and class scores (Q, 4 + C)."""
+    width = _score_width(spec)
+    if rows.ndim != 2 or rows.shape[1] not in (6, 4 + width):
+        raise does_not_fit(
+            f"head detr in one output has 6 values per query (box, score, class) or {4 + width} (box, class "
+            f"scores), the output of one image has shape {rows.shape}"
+        )
+    matrix = _float(rows)
+    boxes = to_corners(matrix[:, :4], spec, size)
+    # Of two classes both have six values; only a class index is always a whole number.
+    last = matrix[:, -1]
+    if rows.shape[1] == 6 and (width != 2 or bool((last == np.rint(last)).all())):
+        return RawDetections(matrix[:, 4], boxes, _class_indices(last), suppressed=True)
+    scores = _activated(matrix[:, 4:], spec)
+    return RawDetections(scores, boxes, suppressed=True, one_class=spec.score_activation == "softmax")
 
 
 def postprocessed(arrays: Arrays, spec: OutputSpec, size: Size | None) -> RawDetections:

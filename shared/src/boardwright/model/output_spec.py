@@ -55,7 +55,8 @@ class OutputSpec:
     - ``ssd``: offsets (N, 4) to prior boxes and scores (N, C and a background), in two outputs.
     - ``dense``: boxes (N, 4), decoded, and scores (N, C) in two outputs; they need suppression (YOLO-NAS).
     - ``detr``: boxes (Q, 4), normalised centre and size, and class scores (Q, C) in two outputs, without
-      suppression; with softmax and a background each query gives its best class.
+      suppression; with softmax and a background each query gives its best class. In one output: (Q, 6) box,
+      score, class index, or (Q, 4 + C) box and class scores (Ultralytics' RT-DETR).
     - ``postprocessed``: boxes (K, 4), scores (K,), class indices (K,) in three outputs, after suppression in
       the graph (TF's detection_boxes…, torchvision's boxes, labels, scores); the batch axis may be missing.
     - ``plugin``: whatever the decoder named ``plugin`` reads; see ``boardwright.model.plugins``.

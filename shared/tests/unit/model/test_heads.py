@@ -263,6 +263,23 @@ def test_torchvision_style_outputs_have_no_batch_axis(count: int) -> None:
     np.testing.assert_allclose(found.boxes, boxes)
 
 
+@pytest.mark.parametrize("classes", [3, 2])
+def test_detr_in_one_output_by_class_index_or_by_class_scores(classes: int) -> None:
+    random = np.random.default_rng(8)
+    boxes = np.concatenate([random.uniform(0.2, 0.8, (20, 2)), random.uniform(0.1, 0.3, (20, 2))], axis=1)
+    chances = random.uniform(0.05, 0.95, (20, classes))
+    corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+    corners *= [WIDTH, HEIGHT, WIDTH, HEIGHT]
+    best = chances.argmax(axis=1)
+    order = np.argsort(-chances.max(axis=1))
+    indexed = np.concatenate([boxes, chances.max(axis=1)[:, np.newaxis], best[:, np.newaxis]], axis=1)
+    for output in (indexed, np.concatenate([boxes, chances], axis=1)):
+        found = detect([output[np.newaxis]], head="detr", num_classes=classes, score_threshold=0.0)
+        np.testing.assert_allclose(found.boxes, corners[order], atol=1e-4)
+        np.testing.assert_allclose(found.scores, chances.max(axis=1)[order], rtol=1e-6)
+        assert found.classes.tolist() == best[order].tolist()
+
+
 def test_values_that_are_no_numbers_give_no_detection() -> None:
     row = np.array([[10, 10, 4, 4, 0.9, 0.1, 0.1], [np.nan, 5, 5, 5, 0.9, 0, 0], [5, 5, np.inf, 5, 0.9, 0, 0],
                     [30, 30, 4, 4, np.nan, 0.1, 0.1]], np.float32)  # fmt: skip
@@ -283,6 +300,7 @@ def test_values_that_are_no_numbers_give_no_detection() -> None:
         ([np.zeros((1, 9, 4)), np.zeros((1, 8, 3))], {"head": "dense"}, "9 boxes and 8 rows"),
         ([np.zeros((1, 9, 4)), np.zeros((1, 9, 3))], {"head": "ssd", "priors": LEVELS}, "9 boxes for 54"),
         ([np.zeros((1, 9, 4)), np.zeros((1, 9)), np.zeros((1, 9))], {"head": "postprocessed"}, "which of"),
+        ([np.zeros((1, 9, 9))], {"head": "detr"}, "6 values per query .box, score, class. or 7"),
         ({"b": np.zeros((1, 9, 4))}, {"head": "dense", "score_outputs": ("s",)}, "no output 's'"),
     ],
 )  # fmt: skip

@@ -7,7 +7,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from boardwright.compiler.engine.errors import SpecMismatch
-from boardwright.compiler.engine.specs import YoloMetadata, read_yolo_metadata, settle_output_spec
+from boardwright.compiler.engine.specs import (
+    YoloMetadata,
+    read_yolo_metadata,
+    settle_input_spec,
+    settle_output_spec,
+)
 
 
 def ending_in(operator: str, shape: list[int]) -> onnx.ModelProto:
@@ -36,6 +41,20 @@ def test_detection_heads_are_told_by_their_shape(shape, labels, end_to_end, head
     metadata = None if end_to_end is None else YoloMetadata("detect", labels, end_to_end)
     found = settle_output_spec(None, ending_in("Identity", shape), metadata)
     assert (found.task, found.head, found.num_classes, found.labels) == ("detection", head, classes, labels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "head"), [([1, 300, 6], "RTDETRDecoder"), ([1, 300, 7], ""), (["a", "b", 6], "RTDETRDecoder")]
+)
+def test_an_rt_detr_is_told_by_ultralytics_metadata_and_sees_stretched_images(shape, head):
+    metadata = YoloMetadata("detect", ("a", "b", "c"), False, head)
+    value = helper.make_tensor_value_info
+    node = helper.make_node("Identity", ["images"], ["y"])
+    images, output = value("images", TensorProto.FLOAT, [1, 3, 64, 64]), value("y", TensorProto.FLOAT, shape)
+    model = helper.make_model(helper.make_graph([node], "net", [images], [output]))
+    found = settle_output_spec(None, model, metadata)
+    assert (found.head, found.num_classes, found.boxes_normalized) == ("detr", 3, True)
+    assert settle_input_spec(None, model, metadata).resize == "stretch"
 
 
 @pytest.mark.parametrize(("operator", "head"), [("Identity", "logits"), ("Softmax", "probabilities")])

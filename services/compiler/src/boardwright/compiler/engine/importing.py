@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.checkpoint.onnx_file import load_onnx
 from boardwright.compiler.engine.errors import EngineError, NetworkFailed, SpecMismatch
 from boardwright.compiler.engine.export import DEFAULT_OPSET, export_network, export_ultralytics
+from boardwright.compiler.engine.graph.canonical import drop_initializer_inputs
 from boardwright.compiler.engine.graph.inspect import drop_metadata, fix_input_shape, graph_inputs
 from boardwright.compiler.engine.graph.prepare import name_nodes, opset_of
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.widen import to_float32
 from boardwright.compiler.engine.limits import DEFAULT_LIMITS, Limits
 from boardwright.compiler.engine.specs import (
+    RTDETR_HEAD,
     YoloMetadata,
     read_yolo_metadata,
     settle_input_spec,
@@ -95,6 +97,7 @@ def import_checkpoint(
     loaded = loaders[kind](path, replace(declared, format=kind), opset, limits)
     notes = list(loaded.notes)
     model = loaded.model
+    drop_initializer_inputs(model)
     input_spec = settle_input_spec(loaded.input_spec, model, loaded.metadata)
     notes += fix_input_shape(model, input_spec.name, _fixed_shape(model, input_spec))
     output_spec = settle_output_spec(declared.output_spec, model, loaded.metadata, declared.task)
@@ -188,7 +191,9 @@ def _from_ultralytics(path: Path, declared: Declared, opset: int, limits: Limits
             f"{path.name} is a model for the task {checkpoint.task!r}; detection and classification are "
             "supported. Export it to ONNX and push it with an output spec.",
         )
-    spec = declared.input_spec or yolo_input_spec(checkpoint.task, checkpoint.image_size)
+    spec = declared.input_spec or yolo_input_spec(
+        checkpoint.task, checkpoint.image_size, queries=checkpoint.head == RTDETR_HEAD
+    )
     model = export_ultralytics(checkpoint.model, (spec.height, spec.width), opset)
     metadata = read_yolo_metadata({entry.key: entry.value for entry in model.metadata_props})
     return _Loaded(model, spec, metadata)

@@ -6,7 +6,7 @@ import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from boardwright.compiler.engine.errors import SpecMismatch
 from boardwright.compiler.engine.graph.inspect import Axis, graph_inputs, graph_outputs, rename_input
@@ -25,6 +25,7 @@ _DEFAULT_NAME = "input"
 _YOLO_TASKS = {"detect": "detection", "classify": "classification"}
 _END_TO_END_COLUMNS = 6
 _MOST_END_TO_END_ROWS = 1000
+RTDETR_HEAD = "RTDETRDecoder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class YoloMetadata:
     task: str
     labels: tuple[str, ...]
     end_to_end: bool
+    head: str = ""
 
 
 def read_yolo_metadata(metadata: Mapping[str, str]) -> YoloMetadata | None:
@@ -45,7 +47,8 @@ def read_yolo_metadata(metadata: Mapping[str, str]) -> YoloMetadata | None:
         labels = tuple(str(names[index]) for index in sorted(names))
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
         return None
-    return YoloMetadata(metadata.get("task", ""), labels, metadata.get("end2end", "").lower() == "true")
+    end_to_end = metadata.get("end2end", "").lower() == "true"
+    return YoloMetadata(metadata.get("task", ""), labels, end_to_end, metadata.get("head", ""))
 
 
 def settle_input_spec(
@@ -61,7 +64,8 @@ def settle_input_spec(
     """
     inputs = graph_inputs(model)
     if declared is None and metadata is not None and metadata.task in _YOLO_TASKS:
-        declared = yolo_input_spec(metadata.task, _image_size(inputs))
+        queries = _is_set_of_queries(metadata, next(iter(graph_outputs(model).values()))[0])
+        declared = yolo_input_spec(metadata.task, _image_size(inputs), queries=queries)
     if declared is None:
         raise SpecMismatch("INPUT_SPEC_NEEDED", _input_spec_needed(inputs))
     spec = declared
@@ -77,15 +81,19 @@ def settle_input_spec(
     return spec
 
 
-def yolo_input_spec(task: str, size: tuple[int, int]) -> InputSpec:
-    """Return how Ultralytics prepares images of ``size`` (height, width) for a task."""
+def yolo_input_spec(task: str, size: tuple[int, int], *, queries: bool = False) -> InputSpec:
+    """Return how Ultralytics prepares images of ``size`` (height, width) for a task.
+
+    ``queries``: for an RT-DETR, which sees images stretched.
+    """
+    fitted: Literal["stretch", "letterbox"] = "stretch" if queries else "letterbox"
     return InputSpec(
         name="images",
         batch=1,
         height=size[0],
         width=size[1],
         scale=1 / 255,
-        resize="center-crop" if task == "classify" else "letterbox",
+        resize="center-crop" if task == "classify" else fitted,
     )
 
 
@@ -112,6 +120,10 @@ def settle_output_spec(
     elif len(shape) == 3 and wanted in ("detection", "") and not _has_further_boxes(outputs):
         end_to_end = metadata is None or metadata.end_to_end
         rows, columns = shape[1], shape[2]
+        if metadata is not None and _is_set_of_queries(metadata, shape):
+            return OutputSpec(
+                task="detection", head="detr", num_classes=len(labels), name=name, labels=labels
+            )
         size = _image_size(graph_inputs(model))
         if metadata is None and isinstance(rows, int) and isinstance(columns, int):
             found = derive_grid_head(model, name, (rows, columns), size, labels)
@@ -132,6 +144,20 @@ def settle_output_spec(
             f"yolox, gfl, ssd, dense, detr, postprocessed or plugin) and num_classes.{hint}",
         )
     return found
+
+
+def _is_set_of_queries(metadata: YoloMetadata, shape: Sequence[Axis]) -> bool:
+    """Whether Ultralytics exported an RT-DETR: (Q, 6), and before it named heads (Q, 4 + C).
+
+    Its YOLOs give (4 + C, N) or, where the head is end-to-end, rows of six in pixels.
+    """
+    if metadata.task != "detect" or metadata.end_to_end or len(shape) != 3:
+        return False
+    if metadata.head:
+        return metadata.head == RTDETR_HEAD
+    rows, columns = shape[1], shape[2]
+    few = isinstance(rows, int) and rows <= _MOST_END_TO_END_ROWS
+    return few and isinstance(columns, int) and columns == 4 + len(metadata.labels) < rows
 
 
 def _has_further_boxes(outputs: Mapping[str, tuple[list[Axis], str]]) -> bool:

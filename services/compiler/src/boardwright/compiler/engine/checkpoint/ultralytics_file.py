@@ -33,7 +33,7 @@ class YoloCheckpoint:
     """A loaded YOLO and what its training knew.
 
     ``model`` is ``ultralytics.YOLO``. ``image_size`` is (height, width) in pixels. ``end_to_end`` tells a
-    head that needs no suppression of overlapping boxes.
+    head that needs no suppression of overlapping boxes; ``head`` is its class.
     """
 
     model: Any
@@ -41,6 +41,7 @@ class YoloCheckpoint:
     image_size: tuple[int, int]
     labels: tuple[str, ...]
     end_to_end: bool
+    head: str = ""
 
 
 def prepare_ultralytics() -> Any:
@@ -138,6 +139,7 @@ def load_ultralytics(path: Path, limits: Limits = DEFAULT_LIMITS) -> YoloCheckpo
         image_size=_image_size(network),
         labels=labels,
         end_to_end=bool(getattr(head, "end2end", False)),
+        head=type(head).__name__,
     )
 
 
