@@ -115,6 +115,15 @@ async def test_the_users_module_cannot_reach_the_network(tmp_path, run_step, che
     with pytest.raises(StepError, match="PermissionError") as caught:
         await run_step("compile/import", {"input_spec": SPEC}, checkpoint)
     assert caught.value.reason == "NETWORK_MODULE_FAILED"
+    assert "The network's module: " in caught.value.message and "pushed_file" not in caught.value.message
+
+
+@pytest.mark.parametrize("declared", ["torch-state-dict", None])
+async def test_an_error_names_no_file_that_nobody_pushed(run_step, checkpoint, declared):
+    alone = {"checkpoint": checkpoint["checkpoint"]}
+    with pytest.raises(StepError, match=r"^The checkpoint holds weights without their network") as caught:
+        await run_step("compile/import", {"input_spec": SPEC, "format": declared}, alone)
+    assert "pushed_file" not in caught.value.message
 
 
 async def test_a_spec_with_an_unknown_field_names_the_nearest_one(run_step, checkpoint):

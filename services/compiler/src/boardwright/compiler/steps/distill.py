@@ -23,7 +23,7 @@ from boardwright.compiler.steps.files import (
     write_json,
     write_model,
 )
-from boardwright.compiler.steps.importing import read_declared
+from boardwright.compiler.steps.importing import pushed_files_told, read_declared
 from boardwright.compiler.steps.training import memory_of, tell
 from boardwright.compiler.steps.ultralytics import trainable_file
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
@@ -111,9 +111,10 @@ def _import_teacher(request: StepRequest, folder: Path) -> ImportedModel:
     told = request.parameters["teacher_import"] or {}
     module = request.inputs.get("teacher-module")
     checkpoint = request.input("teacher")
-    path, declared = read_declared(told, checkpoint, module, folder, "teacher")
+    path, declared = read_declared(told, checkpoint, module, folder, "pushed_teacher")
     try:
-        return import_checkpoint(path, declared)
+        with pushed_files_told(path, declared.module):
+            return import_checkpoint(path, declared)
     except EngineError as error:
         raise type(error)(
             error.reason, f"The teacher {request.parameters['teacher']}: {error.message}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,9 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     with clear_failures(), tempfile.TemporaryDirectory() as folder:
         progress(0, 2, "reading the checkpoint")
         given, module = request.input("checkpoint"), request.inputs.get("module")
-        checkpoint, declared = read_declared(parameters, given, module, Path(folder), "checkpoint")
-        imported = import_checkpoint(checkpoint, declared, opset=parameters["opset"])
+        checkpoint, declared = read_declared(parameters, given, module, Path(folder), "pushed_file")
+        with pushed_files_told(checkpoint, declared.module):
+            imported = import_checkpoint(checkpoint, declared, opset=parameters["opset"])
         progress(1, 2, "writing the graph")
         outputs = {
             MODEL: write_model(request, imported.model),
@@ -53,6 +55,25 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         }
     progress(2, 2, "imported")
     return StepResult(outputs, imported.describe(), imported.notes)
+
+
+@contextmanager
+def pushed_files_told(checkpoint: Path, module: Path | None) -> Iterator[None]:
+    """Say "the checkpoint" where an error names a file by what it is called in here.
+
+    A step knows its inputs by content alone: what they were called when they were pushed is no part of it.
+    """
+    from boardwright.compiler.engine.errors import EngineError
+
+    words = {} if module is None else {module.name: "the network's module"}  # it may begin as the other does
+    words[checkpoint.name] = "the checkpoint"
+    try:
+        yield
+    except EngineError as error:
+        message = error.message
+        for name, told in words.items():
+            message = message.replace(name, told)
+        raise type(error)(error.reason, message[:1].upper() + message[1:]) from error
 
 
 def read_declared(
