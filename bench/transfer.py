@@ -7,14 +7,19 @@ a new random file four ways, in turn, so that all of them meet the same noise:
 - directory: Boardwright over a folder, and a plain HTTP PUT and GET to a server of the same kind (uvicorn)
   that writes the body to a file in the same file system and syncs it, as Boardwright does.
 
-The figure of each way is its median. Boardwright's includes hashing on both sides, the registry's commits and
-the verification of what was stored; plain ways verify nothing. The limit holds for both stores. On loopback a
-plain GET of a cached file can be faster than SHA-256 itself, so the time for that is printed too.
+The figure of each way is its median. Boardwright's includes hashing on both sides, the registry's commits
+and the verification of what was stored; plain ways verify nothing. On loopback a plain GET of a cached file
+may be faster than SHA-256 itself, and client and server share the processors. So a third way tells what is
+left to gain: the plain one that verifies too, and does nothing else. It hashes what it pulls while it
+comes, and what it pushes before it goes (content is asked for by digest before it travels) and, at the
+directory, while it arrives.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import hashlib
 import http.client
 import json
@@ -26,13 +31,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from boardwright.api.registry.v1.blobs_pb2_grpc import BlobsStub
 from boardwright.content import Digest
+from boardwright.content.digest import digest_file
 from boardwright.content.transfer import BlobTransfer
 from boardwright.rpc.client import connect_sync
 from boardwright.testing.asgi_server import listening_socket
@@ -41,7 +48,7 @@ from boardwright.testing.services import running_service
 
 LIMIT_SHARE = 0.7
 CHUNK_BYTES = 1 << 20
-WAYS = ("s3", "s3 plain", "directory", "directory plain")
+WAYS = ("s3", "s3 plain", "s3 verifying", "directory", "directory plain", "directory verifying")
 
 Move = Callable[[Path, Path], None]
 """`move(source, destination)`: push the source, or pull what was pushed from it into the destination."""
@@ -89,8 +96,8 @@ def boardwright(name: str, folder: Path, environment: dict[str, str]) -> Iterato
         yield push, pull
 
 
-def plain_s3(endpoint: str, bucket: str) -> tuple[Move, Move]:
-    """Give push and pull with the plain client."""
+def plain_s3(endpoint: str, bucket: str, *, verify: bool = False) -> tuple[Move, Move]:
+    """Give push and pull with the plain client, which hashes what it moves where it shall verify."""
     from minio import Minio
 
     client = Minio(
@@ -102,17 +109,44 @@ def plain_s3(endpoint: str, bucket: str) -> tuple[Move, Move]:
     )
 
     def push(source: Path, destination: Path) -> None:
+        if verify:
+            check(digest_file(source), source)
         client.fput_object(bucket_name=bucket, object_name=source.name, file_path=str(source))
 
     def pull(source: Path, destination: Path) -> None:
-        client.fget_object(bucket_name=bucket, object_name=source.name, file_path=str(destination))
+        if not verify:
+            client.fget_object(bucket_name=bucket, object_name=source.name, file_path=str(destination))
+            return
+        answer = client.get_object(bucket_name=bucket, object_name=source.name)
+        with destination.open("wb") as file, contextlib.closing(answer):
+            check(copy_hashed(answer.stream(CHUNK_BYTES), file.write), source)
+            answer.release_conn()
 
     return push, pull
 
 
+def copy_hashed(chunks: Iterable[bytes], write: Callable[[bytes], object]) -> Digest:
+    """Write chunks and return their digest; the hash has a thread of its own, one chunk behind."""
+    hasher = hashlib.sha256()
+    with ThreadPoolExecutor(1) as executor:
+        hashing = None
+        for chunk in chunks:
+            if hashing is not None:
+                hashing.result()
+            hashing = executor.submit(hasher.update, chunk)
+            write(chunk)
+    return Digest(hasher.hexdigest())
+
+
+def check(found: Digest, source: Path) -> None:
+    """Refuse other bytes than the source's."""
+    if found != digest_of(source):
+        raise RuntimeError(f"{found} came instead of {source.name}")
+
+
 @contextmanager
-def plain_http(folder: Path) -> Iterator[tuple[Move, Move]]:
-    """Run a plain file server in its own process; give push and pull."""
+def plain_http(folder: Path, *, verify: bool = False) -> Iterator[tuple[Move, Move]]:
+    """Run a plain file server in its own process; give push and pull, which hash where they shall verify."""
     folder.mkdir(parents=True)
     with listening_socket() as (listener, url):
         listener.set_inheritable(True)
@@ -121,10 +155,13 @@ def plain_http(folder: Path) -> Iterator[tuple[Move, Move]]:
             address = url.removeprefix("http://")
 
             def push(source: Path, destination: Path) -> None:
+                query = f"?digest={digest_file(source).hex}" if verify else ""
                 connection = http.client.HTTPConnection(address, blocksize=CHUNK_BYTES, timeout=60)
                 with source.open("rb") as file:
                     size = str(source.stat().st_size)
-                    connection.request("PUT", f"/{source.name}", body=file, headers={"Content-Length": size})
+                    connection.request(
+                        "PUT", f"/{source.name}{query}", body=file, headers={"Content-Length": size}
+                    )
                     answer = connection.getresponse()
                     answer.read()
                 connection.close()
@@ -136,7 +173,10 @@ def plain_http(folder: Path) -> Iterator[tuple[Move, Move]]:
                 connection.request("GET", f"/{source.name}")
                 answer = connection.getresponse()
                 with destination.open("wb") as file:
-                    shutil.copyfileobj(answer, file, CHUNK_BYTES)
+                    if verify:
+                        check(copy_hashed(iter(lambda: answer.read(CHUNK_BYTES), b""), file.write), source)
+                    else:
+                        shutil.copyfileobj(answer, file, CHUNK_BYTES)
                 connection.close()
 
             try:
@@ -155,15 +195,12 @@ def serve_plain(descriptor: int, folder: Path) -> None:
         path = folder / Path(scope["path"]).name
         headers: list[tuple[bytes, bytes]] = []
         if scope["method"] == "PUT":
-            with path.open("wb") as file:
-                more = True
-                while more:
-                    message = await receive()
-                    file.write(message.get("body", b""))
-                    more = message.get("more_body", False)
-                file.flush()
-                os.fsync(file.fileno())
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            wanted = scope["query_string"].decode().removeprefix("digest=")
+            found = await receive_file(path, receive, verify=bool(wanted))
+            status = 200 if found == wanted else 400
+            await send(
+                {"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]}
+            )
         else:
             headers = [(b"content-length", str(path.stat().st_size).encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -174,6 +211,34 @@ def serve_plain(descriptor: int, folder: Path) -> None:
 
     listener = socket.socket(fileno=descriptor)
     uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off")).run(sockets=[listener])
+
+
+async def receive_file(path: Path, receive: Any, *, verify: bool) -> str:
+    """Write a body to a file that is synced; returns its SHA-256, or "" where nobody asked for it.
+
+    The hash runs beside the arrival of the next 4 MiB.
+    """
+    hasher, loop = hashlib.sha256(), asyncio.get_running_loop()
+    pending, hashing = bytearray(), None
+    with path.open("wb") as file:
+        more = True
+        while more:
+            message = await receive()
+            body = message.get("body", b"")
+            more = message.get("more_body", False)
+            file.write(body)
+            if verify:
+                pending += body
+                if len(pending) >= 4 * CHUNK_BYTES or not more:
+                    if hashing is not None:
+                        await hashing
+                    hashing = loop.run_in_executor(None, hasher.update, pending)
+                    pending = bytearray()
+        file.flush()
+        os.fsync(file.fileno())
+    if hashing is not None:
+        await hashing
+    return hasher.hexdigest() if verify else ""
 
 
 def make_file(path: Path, size: int) -> None:
@@ -201,7 +266,7 @@ def measure(folder: Path, size: int, rounds: int) -> dict[str, dict[str, list[fl
     seconds: dict[str, dict[str, list[float]]] = {way: {"push": [], "pull": []} for way in WAYS}
     with ExitStack() as stack:
         seaweed = stack.enter_context(seaweed_server(folder / "seaweedfs"))
-        for bucket in ("boardwright", "plain"):
+        for bucket in ("boardwright", "plain", "verifying"):
             seaweed.make_bucket(bucket)
         s3 = {
             "BOARDWRIGHT_BLOBS_URL": f"s3://boardwright?endpoint={seaweed.endpoint}",
@@ -211,8 +276,10 @@ def measure(folder: Path, size: int, rounds: int) -> dict[str, dict[str, list[fl
         moves = {
             "s3": stack.enter_context(boardwright("s3", folder / "s3", s3)),
             "s3 plain": plain_s3(seaweed.endpoint, "plain"),
+            "s3 verifying": plain_s3(seaweed.endpoint, "verifying", verify=True),
             "directory": stack.enter_context(boardwright("directory", folder / "directory", {})),
             "directory plain": stack.enter_context(plain_http(folder / "plain")),
+            "directory verifying": stack.enter_context(plain_http(folder / "verifying", verify=True)),
         }
         for number in range(rounds + 1):  # the first warms everything up
             source, destination = folder / f"source-{number}.bin", folder / "destination"
@@ -250,6 +317,13 @@ def judge(seconds: dict[str, dict[str, list[float]]], size: int) -> dict[str, An
         way: {verb: size / 1e6 / statistics.median(values) for verb, values in verbs.items()}
         for way, verbs in seconds.items()
     }
+
+    def shares(peer: str) -> dict[str, dict[str, float]]:
+        return {
+            store: {verb: rates[store][verb] / rates[f"{store} {peer}"][verb] for verb in ("push", "pull")}
+            for store in ("s3", "directory")
+        }
+
     return {
         "bench": "transfer",
         "machine": {"cpus": os.cpu_count(), "platform": platform.platform()},
@@ -257,28 +331,29 @@ def judge(seconds: dict[str, dict[str, list[float]]], size: int) -> dict[str, An
         "seconds": seconds,
         "megabytes_per_second": rates,
         "hashing_megabytes_per_second": size / 1e6 / hashing_seconds(size),
-        "share_of_plain": {
-            store: {verb: rates[store][verb] / rates[f"{store} plain"][verb] for verb in ("push", "pull")}
-            for store in ("s3", "directory")
-        },
+        "share_of_plain": shares("plain"),
+        "share_of_verifying": shares("verifying"),
         "limits": {"share_of_plain": LIMIT_SHARE},
     }
 
 
 def table(result: dict[str, Any]) -> str:
     """Return the result for people."""
-    lines = [f"{'MB/s (median)':<18}{'Boardwright':>12}{'plain':>10}{'share':>9}"]
-    rates, shares = result["megabytes_per_second"], result["share_of_plain"]
-    for store, peer in (
-        ("s3", f"minio client (limit {LIMIT_SHARE:.0%})"),
-        ("directory", "HTTP PUT/GET, unverified"),
-    ):
+    header = f"{'MB/s (median)':<18}{'Boardwright':>12}{'plain':>10}{'share':>8}{'verifying':>12}{'share':>8}"
+    lines = [header]
+    rates = result["megabytes_per_second"]
+    for store in ("s3", "directory"):
         for verb in ("push", "pull"):
-            ours, plain = rates[store][verb], rates[f"{store} plain"][verb]
-            share = shares[store][verb]
-            lines.append(f"{store + ' ' + verb:<18}{ours:>12.0f}{plain:>10.0f}{share:>9.0%}   {peer}")
+            line = f"{store + ' ' + verb:<18}{rates[store][verb]:>12.0f}"
+            for peer, width in (("plain", 10), ("verifying", 12)):
+                share = result[f"share_of_{peer}"][store][verb]
+                line += f"{rates[f'{store} {peer}'][verb]:>{width}.0f}{share:>8.0%}"
+            lines.append(line)
     hashing = result["hashing_megabytes_per_second"]
     lines.append(f"SHA-256 alone     {hashing:>12.0f}   once on each side of a push, once in a pull")
+    lines.append(
+        f"plain: minio client, HTTP PUT and GET (limit {LIMIT_SHARE:.0%}); verifying: those, hashing"
+    )
     return "\n".join(lines)
 
 
