@@ -80,7 +80,7 @@ IMPORT = StepKind(
 )
 OBSERVE = StepKind(
     "compile/observe",
-    version="1",
+    version="2",
     determinism=Determinism.PURE,
     defaults={
         "method": "min-max",

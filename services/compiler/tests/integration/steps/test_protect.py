@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from boardwright.compiler.steps.protect import _judges
 from boardwright.jobs.step_api import StepError
 from boardwright.model import InputSpec, OutputSpec
 
@@ -47,7 +49,9 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     }
 
 
-async def test_a_budget_is_verified_on_the_evaluation_dataset(tmp_path, run_step, inputs, seal, coloured):
+async def test_labelled_calibration_samples_choose_and_evaluation_samples_judge(
+    tmp_path, run_step, inputs, seal, coloured
+):
     calibration = seal(coloured(12, 1), "classification", tmp_path / "calibration", "calibration")
     evaluation = seal(coloured(12, 2), "classification", tmp_path / "evaluation", "evaluation")
     parameters = {"budget": {"max_drop": 1.0}, "sensitivity_samples": 2}
@@ -59,11 +63,29 @@ async def test_a_budget_is_verified_on_the_evaluation_dataset(tmp_path, run_step
     assert "softmax" in found["exclusions"][0]["nodes"]
     assert found["budget"]["reached"] and found["budget"]["metric"] == "top-1"
     assert done.values["budget"]["trials"][0]["drop"] == 0
+    assert found["budget"]["verified"] == {"metric": "top-1", "drop": 0.0}
     again = await run_step("compile/protect", parameters, {**inputs, **calibration, **evaluation})
     assert (
         again.outputs["protection.json"].path.read_bytes()
         == done.outputs["protection.json"].path.read_bytes()
     )
+
+
+def test_whoever_chooses_does_not_judge() -> None:
+    class Dataset:
+        def __init__(self, count: int, labelled: bool) -> None:
+            label = 0 if labelled else None
+            self.manifest = SimpleNamespace(samples=[SimpleNamespace(label=label)] * count)
+
+        def __len__(self) -> int:
+            return len(self.manifest.samples)
+
+    labelled, plain, evaluation = Dataset(9, True), Dataset(9, False), Dataset(8, True)
+    assert _judges(labelled, evaluation, 3) == ((labelled, [0, 3, 6]), (evaluation, [0, 2, 5]))
+    for calibration, judged, total in ((plain, evaluation, 8), (plain, None, 9), (labelled, None, 9)):
+        (source, chosen), (same, others) = _judges(calibration, judged, 64)
+        assert source is same is (judged or calibration)
+        assert sorted(chosen + others) == list(range(total)) and not set(chosen) & set(others)
 
 
 async def test_a_latency_needs_times_and_takes_them_from_a_profile(

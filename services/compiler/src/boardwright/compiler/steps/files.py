@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,12 +102,13 @@ def open_dataset(request: StepRequest, role: str) -> DatasetReader:
     return DatasetReader(manifest, packs)
 
 
-def labelled(dataset: DatasetReader, total: int) -> Iterator[Sample]:
+def labelled(dataset: DatasetReader, chosen: int | Sequence[int]) -> Iterator[Sample]:
+    """Yield samples with their labels: so many, spread evenly, or those at these places."""
     import numpy as np
 
     from boardwright.compiler.engine.evaluate import Sample
 
-    for sample in dataset.samples(total):
+    for sample in dataset.samples(chosen) if isinstance(chosen, int) else dataset.at(chosen):
         label = sample.label
         if label is None:
             yield Sample(sample.name, sample.image)

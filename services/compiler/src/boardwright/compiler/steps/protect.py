@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from boardwright.compiler.engine.observe import CalibrationRecord, Feed
     from boardwright.compiler.engine.protect.latency import LayerTimes
     from boardwright.compiler.engine.protect.protection import Protection, ProtectionOptions
+    from boardwright.samples import DatasetReader
 
 _RECORD, _PROFILE = "calibration-record.json", "profile.json"
 _TOLD_UNITS = 10
@@ -29,9 +30,9 @@ _TOLD_UNITS = 10
 def run(request: StepRequest, progress: Progress) -> StepResult:
     """Find what of the input ``model.onnx`` must stay in floating point, with the dataset ``calibration``.
 
-    A budget is verified on the dataset ``evaluation`` where there is one, else on ``calibration``. Takes
-    ``calibration-record.json`` (then nothing is observed again) and ``profile.json`` (then latency is told in
-    milliseconds). Output: ``protection.json``.
+    A budget is met on some samples and judged on others (``_judges``), those of the dataset ``evaluation``
+    where there is one. Takes ``calibration-record.json`` (then nothing is observed again) and
+    ``profile.json`` (then latency is told in milliseconds). Output: ``protection.json``.
     """
     import numpy as np
 
@@ -47,17 +48,16 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         model, input_spec, output_spec = read_model(request)
         dataset = open_dataset(request, "calibration")
         total = min(len(dataset), parameters["samples"] or len(dataset))
+        evaluation = open_dataset(request, "evaluation") if "evaluation" in request.inputs else None
+        choosing, verifying = _judges(dataset, evaluation, parameters["budget_samples"])
         batch = int(graph_inputs(model)[input_spec.name][0][0] or 1)
 
         def feeds() -> Iterator[Feed]:
             for sample in dataset.samples(total):
                 yield {input_spec.name: np.repeat(preprocess(sample.image, input_spec)[0], batch, axis=0)}
 
-        def metric() -> TaskMetric:
-            role = "evaluation" if "evaluation" in request.inputs else "calibration"
-            judged = open_dataset(request, role)
-            count = min(len(judged), parameters["budget_samples"])
-            return TaskMetric(model, lambda: labelled(judged, count), input_spec, output_spec)
+        def metric(judges: tuple[DatasetReader, list[int]]) -> TaskMetric:
+            return TaskMetric(model, lambda: labelled(*judges), input_spec, output_spec)
 
         def stage(name: str) -> None:
             stages.append(name)
@@ -69,11 +69,34 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             scheme_for(parameters["profile"]),
             _options(parameters, _times(request)),
             record=_record(request),
-            metric=metric,
+            metric=lambda: metric(choosing),
+            verify=(lambda: metric(verifying)) if verifying[1] else None,
             on_stage=stage,
         )
     outputs = {"protection.json": write_json(request, "protection.json", found.to_json())}
     return StepResult(outputs, _values(found), _warnings(found))
+
+
+def _judges(
+    calibration: DatasetReader, evaluation: DatasetReader | None, count: int
+) -> tuple[tuple[DatasetReader, list[int]], tuple[DatasetReader, list[int]]]:
+    """Return the samples that layers are chosen by, and others to judge the choice by.
+
+    What is chosen by the evaluation samples would look better on them than it is, so labelled calibration
+    samples choose, and evaluation samples judge. Without such labels every other sample of the one dataset
+    with the better labels judges what the rest chose.
+    """
+    from boardwright.samples.reader import spread
+
+    if evaluation is not None and _is_labelled(calibration):
+        return (calibration, spread(len(calibration), count)), (evaluation, spread(len(evaluation), count))
+    source = calibration if evaluation is None else evaluation
+    places = spread(len(source), 2 * count)
+    return (source, places[::2]), (source, places[1::2])
+
+
+def _is_labelled(dataset: DatasetReader) -> bool:
+    return all(sample.label is not None for sample in dataset.manifest.samples)
 
 
 def _options(parameters: Any, times: LayerTimes | None) -> ProtectionOptions:
@@ -87,6 +110,7 @@ def _options(parameters: Any, times: LayerTimes | None) -> ProtectionOptions:
         sensitivity=parameters["sensitivity"],
         samples=parameters["sensitivity_samples"],
         measured_units=parameters["measured_units"],
+        metric_layers=parameters["metric_layers"],
         budget=Budget(budget.get("max_drop"), budget.get("max_latency_ms")),
         times=times,
     )
@@ -124,4 +148,9 @@ def _values(found: Protection) -> dict[str, Any]:
 
 
 def _warnings(found: Protection) -> tuple[str, ...]:
-    return (found.budget.explanation,) if found.budget and not found.budget.reached else ()
+    budget = found.budget
+    if budget is None or (budget.reached and budget.kept_on_others):
+        return ()
+    limit = budget.budget.max_drop
+    verified = (budget.verified.told(limit),) if budget.verified and limit is not None else ()
+    return (" ".join((budget.explanation, *verified)),)

@@ -146,6 +146,37 @@ def test_a_budget_is_verified_on_samples_with_or_without_labels(classifier, nois
     assert {entry["node"] for entry in values["sensitivity"]} >= {"conv", "gemm"}
 
 
+def test_the_choice_is_judged_on_samples_that_it_was_not_made_by(classifier, noise):
+    feeds, metric = classifying(classifier, noise, True)
+    options = ProtectionOptions(budget=Budget(max_drop=10))
+    alone = protect_model(classifier, lambda: feeds, SCHEME, options, metric=metric).budget
+    assert alone is not None and alone.verified is None and alone.kept_on_others
+
+    class Unlucky:
+        name = "top-1"
+
+        def drop(self, model):
+            return 12.5
+
+    found = protect_model(classifier, lambda: feeds, SCHEME, options, metric=metric, verify=Unlucky).budget
+    assert found is not None and found.reached and not found.kept_on_others
+    assert found.to_json()["verified"] == {"metric": "top-1", "drop": 12.5}
+    assert found.verified is not None
+    assert found.verified.told(10) == "On other samples it loses 12.50 points of top-1, more than 10."
+
+
+def test_the_most_sensitive_layers_lose_points_alone(classifier, noise):
+    feeds, metric = classifying(classifier, noise, True)
+    options = ProtectionOptions(metric_layers=1)
+    found = protect_model(classifier, lambda: feeds, SCHEME, options, metric=metric).sensitivity
+    assert found is not None and found.describe()["metric"] == "top-1"
+    layers = [unit for unit in found.worst(99) if unit.node in ("conv", "gemm")]
+    assert layers[0].metric_drop is not None and abs(layers[0].metric_drop) <= 100
+    assert [unit for unit in found.units if unit.metric_drop is not None] == layers[:1]
+    with pytest.raises(EngineError, match="metric_layers"):
+        protect_model(classifier, lambda: feeds, SCHEME, options)
+
+
 def test_exclusions_and_records_must_fit_the_graph(classifier, noise):
     feeds, _ = classifying(classifier, noise, True)
     options = ProtectionOptions(exclude=("gemm",), sensitivity=False)

@@ -21,6 +21,7 @@ from boardwright.compiler.engine.report import (
     Section,
     Table,
     compose,
+    findings,
     to_html,
     to_markdown,
 )
@@ -110,6 +111,21 @@ def test_figures_are_those_that_were_measured(gathered: ReportData, composed: Re
     assert {ways["per-tensor"]["variant"], ways["per-channel"]["variant"]} == {"per-tensor", "static"}
     layers = section(report, "Sensitivity of layers").tables[0].rows
     assert [float(row[3]) for row in layers] == sorted(float(row[3]) for row in layers)
+
+
+def test_points_lost_by_a_layer_have_a_column_where_they_were_measured(gathered: ReportData) -> None:
+    plain = findings.sensitivity(gathered)
+    assert plain is not None and "points lost" not in "".join(plain.tables[0].columns)
+    entry = {"node": "conv", "operator": "Conv", "sqnr_db": 20.0, "measured": True, "metric_drop": 1.5}
+    document = {"sensitivity": [entry], "sensitivity_method": {"metric": "top-1"}}
+    told = replace(
+        gathered,
+        variants=tuple(replace(v, documents={"protection.json": document}) for v in gathered.variants[:1]),
+    )
+    found = findings.sensitivity(told)
+    assert found is not None
+    assert found.tables[0].rows[0] == ("1", "conv", "Conv", "20.0", "1.50", "measured")
+    assert "Points lost are of top-1" in found.paragraphs[0]
 
 
 def test_how_sure_a_change_is_stands_beside_it(gathered: ReportData) -> None:

@@ -5,10 +5,12 @@ method; toolchains that quantize symmetrically get the method's symmetric ranges
 
 - ``onnxruntime``: the JSON that ``onnxruntime.quantization.calibrate.load_tensors_data`` reads
   (``quantize_static(..., calibration_cache_path=...)``).
-- ``litert``: ai-edge-quantizer's calibration result, ``{tensor: {"min": [...], "max": [...]}}``.
-- ``openvino``: the four bounds and levels of each tensor's FakeQuantize.
+- ``litert``: ai-edge-quantizer's calibration result, ``{tensor: {"min": [...], "max": [...]}}``, which its
+  ``calibration_utils.load_calibration_results`` reads and ``Quantizer.quantize`` takes.
+- ``openvino``: the four bounds and levels of each tensor's FakeQuantize, by the operator's own names.
 - ``tensorrt``: an INT8 calibration cache: a header and ``tensor: scale`` with the float32 scale in big-endian
-  hexadecimal. TensorRT 11 has no calibrators any more; 10 still reads it.
+  hexadecimal, as NVIDIA's samples document it (TensorRT OSS, sampleINT8). TensorRT 11 has no calibrators any
+  more; 10 still reads it.
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ def to_tensorrt(
     symmetric = QuantizationScheme(activation_type="int8", activation_symmetric=True)
     ranges = record.ranges_for(record.method, symmetric) if record.statistics else record.ranges
     lines = [f"TRT-{version}-EntropyCalibration2"]
-    for name, found in sorted(_renamed(ranges, names).items()):
+    for name, found in _renamed(ranges, names).items():
         scale = max(found.magnitude, _LEAST_RANGE) / (_LEVELS / 2 - 1)
         lines.append(f"{name}: {struct.pack('>f', scale).hex()}")
     return ("\n".join(lines) + "\n").encode()

@@ -46,8 +46,25 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Verification:
+    """What the choice loses on samples that it was not made by, in points of ``metric``."""
+
+    metric: str
+    drop: float
+
+    def told(self, max_drop: float) -> str:
+        """Return a sentence."""
+        beyond = f", more than {max_drop:g}" if self.drop > max_drop else ""
+        return f"On other samples it loses {self.drop:.2f} points of {self.metric}{beyond}."
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetResult:
-    """What was chosen and why. ``exclusion`` is None where nothing more stays in floating point."""
+    """What was chosen and why. ``exclusion`` is None where nothing more stays in floating point.
+
+    ``trials`` and ``reached`` are of the samples that the choice was made by; ``verified`` of others, which
+    alone are free of the choice's luck.
+    """
 
     budget: Budget
     reached: bool
@@ -58,6 +75,13 @@ class BudgetResult:
     latency_basis: str
     latency_unit: str
     cpu_seconds: float
+    verified: Verification | None = None
+
+    @property
+    def kept_on_others(self) -> bool:
+        """Tell whether the loss on other samples is within the budget too, as far as it was measured."""
+        limit = self.budget.max_drop
+        return self.verified is None or limit is None or self.verified.drop <= limit
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-able values; trials are in the order in which they were measured."""
@@ -70,6 +94,9 @@ class BudgetResult:
             "metric": self.metric,
             "latency_basis": self.latency_basis,
             "latency_unit": self.latency_unit,
+            "verified": {"metric": self.verified.metric, "drop": round(self.verified.drop, 4)}
+            if self.verified
+            else {},
             "trials": [
                 {"blocks": trial.blocks, "drop": round(trial.drop, 4), "cost": round(trial.cost, 4)}
                 for trial in self.trials

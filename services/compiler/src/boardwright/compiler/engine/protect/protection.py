@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed, observe
-from boardwright.compiler.engine.protect.budget import Budget, BudgetResult, fit_budget
+from boardwright.compiler.engine.protect.budget import Budget, BudgetResult, Verification, fit_budget
 from boardwright.compiler.engine.protect.conversions import count_conversions, integer_nodes
 from boardwright.compiler.engine.protect.exclusion import Exclusion, excluded_names
 from boardwright.compiler.engine.protect.latency import LayerTimes, latency_model
@@ -35,7 +35,8 @@ class ProtectionOptions:
     """What to look for. ``rules`` are names of ``ALL_RULES``; ``exclude`` names further nodes.
 
     ``sensitivity`` measures what each unit costs, on at most ``samples`` feeds, ``measured_units`` of them
-    alone. ``budget`` is what may be lost; it needs a metric. ``times`` are measured times of layers.
+    alone, and what the metric loses by each of the ``metric_layers`` most sensitive ones. ``budget`` is what
+    may be lost; it needs a metric as well. ``times`` are measured times of layers.
     """
 
     rules: tuple[str, ...] = ALL_RULES
@@ -43,6 +44,7 @@ class ProtectionOptions:
     sensitivity: bool = True
     samples: int = 4
     measured_units: int = 24
+    metric_layers: int = 0
     budget: Budget = field(default_factory=Budget)
     times: LayerTimes | None = None
 
@@ -102,13 +104,15 @@ def protect_model(
     *,
     record: CalibrationRecord | None = None,
     metric: Callable[[], TaskMetric] | None = None,
+    verify: Callable[[], TaskMetric] | None = None,
     threads: int = 0,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Protection:
     """Return what of the float32 ``model`` has to stay in floating point under ``scheme``.
 
     ``feeds`` gives the preprocessed calibration samples each time it is called. ``record`` saves observing
-    them. ``metric`` makes the task metric that a budget on the loss is verified with.
+    them. ``metric`` makes the task metric that a budget on the loss is met by, and ``verify`` one on other
+    samples, on which the choice is judged afterwards.
 
     Raises:
         QuantizationFailed: NODE_UNKNOWN; see ``prepare_graph``.
@@ -149,48 +153,89 @@ def protect_model(
             threads=threads,
         )
     budget = None
-    if not options.budget.is_open and sensitivity is not None:
-        on_stage("fitting the budget")
-        budget = _fit(model, subject, record, found, sensitivity, options, metric)
-        found += [budget.exclusion] if budget.exclusion else []
+    if sensitivity is not None and (options.metric_layers or not options.budget.is_open):
+        trial = _Trial(model, subject, record, _metric(metric, options))
+        if options.metric_layers:
+            on_stage("measuring what the most sensitive layers lose")
+            sensitivity = trial.with_drops(sensitivity, options.metric_layers)
+        if not options.budget.is_open:
+            on_stage("fitting the budget")
+            budget = trial.fit(sensitivity, found, options, verify)
+            found += [budget.exclusion] if budget.exclusion else []
     out = {index for index, node in enumerate(subject.nodes) if node.name in excluded_names(found)}
     conversions = count_conversions(subject, integer_nodes(subject, out))
     return Protection(scheme, tuple(found), conversions, sensitivity, budget)
 
 
-def _fit(
-    model: onnx.ModelProto,
-    subject: Subject,
-    record: CalibrationRecord,
-    exclusions: Sequence[Exclusion],
-    sensitivity: Sensitivity,
-    options: ProtectionOptions,
-    make_metric: Callable[[], TaskMetric] | None,
-) -> BudgetResult:
-    from boardwright.compiler.engine.quantize import quantize
-
-    metric = make_metric() if make_metric is not None and options.budget.max_drop is not None else None
-    if metric is None and options.budget.max_drop is not None:
+def _metric(make: Callable[[], TaskMetric] | None, options: ProtectionOptions) -> TaskMetric | None:
+    if options.budget.max_drop is None and not options.metric_layers:
+        return None
+    if make is None:
         raise EngineError(
             "METRIC_MISSING",
             "A loss can only be bounded where it can be measured: give samples and an output spec, or leave "
-            "max_drop out.",
+            "max_drop and metric_layers out.",
         )
+    return make()
 
-    def build(excluded: set[str]) -> onnx.ModelProto:
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """Models that are quantized on trial, and what they lose."""
+
+    model: onnx.ModelProto
+    subject: Subject
+    record: CalibrationRecord
+    metric: TaskMetric | None
+
+    def build(self, excluded: set[str]) -> onnx.ModelProto:
+        """Quantize without the named nodes; where none is left, that is the float model."""
+        from boardwright.compiler.engine.quantize import quantize
+
         kept = Exclusion("budget", tuple(sorted(excluded)), "")
-        return quantize(model, (), subject.scheme, record=record, exclusions=(kept,)).model
+        try:
+            return quantize(self.model, (), self.subject.scheme, record=self.record, exclusions=(kept,)).model
+        except QuantizationFailed as error:
+            if error.reason != "NOTHING_TO_QUANTIZE":
+                raise
+            return self.model
 
-    return fit_budget(
-        subject,
-        sensitivity,
-        exclusions,
-        options.budget,
-        latency_model(subject, options.times),
-        build=build,
-        drop=metric.drop if metric else lambda _: math.nan,
-        metric=metric.name if metric else "none",
-    )
+    def with_drops(self, sensitivity: Sensitivity, count: int) -> Sensitivity:
+        """Return the sensitivity with what the worst layers, each quantized alone, lose of the metric."""
+        assert self.metric is not None
+        names = {node.name for node in self.subject.nodes}
+        layers = {self.subject.nodes[index].name for index in self.subject.layers}
+        worst = [unit.node for unit in sensitivity.worst(len(sensitivity.units)) if unit.node in layers]
+        drops = {node: round(self.metric.drop(self.build(names - {node})), 4) for node in worst[:count]}
+        units = tuple(
+            replace(unit, metric_drop=drops.get(unit.node, unit.metric_drop)) for unit in sensitivity.units
+        )
+        return replace(sensitivity, units=units, metric=self.metric.name)
+
+    def fit(
+        self,
+        sensitivity: Sensitivity,
+        exclusions: Sequence[Exclusion],
+        options: ProtectionOptions,
+        verify: Callable[[], TaskMetric] | None,
+    ) -> BudgetResult:
+        """Meet the budget on the metric's samples, then judge the choice on others."""
+        metric = self.metric if options.budget.max_drop is not None else None
+        found = fit_budget(
+            self.subject,
+            sensitivity,
+            exclusions,
+            options.budget,
+            latency_model(self.subject, options.times),
+            build=self.build,
+            drop=metric.drop if metric else lambda _: math.nan,
+            metric=metric.name if metric else "none",
+        )
+        if metric is None or verify is None or not found.trials:
+            return found
+        others = verify()
+        kept = excluded_names([*exclusions, *([found.exclusion] if found.exclusion else [])])
+        return replace(found, verified=Verification(others.name, others.drop(self.build(set(kept)))))
 
 
 def _requested(subject: Subject, names: Sequence[str]) -> list[Exclusion]:

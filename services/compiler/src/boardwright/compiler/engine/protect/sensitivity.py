@@ -87,7 +87,8 @@ class UnitSensitivity:
 class Sensitivity:
     """Units in the graph's order; what the analysis cost, and what all of them lose together.
 
-    ``together_db`` is measured with every unit quantized at once, by the same ratio.
+    ``together_db`` is measured with every unit quantized at once, by the same ratio. ``metric`` names what
+    the units' ``metric_drop`` is in, where it was measured.
     """
 
     units: tuple[UnitSensitivity, ...]
@@ -95,6 +96,7 @@ class Sensitivity:
     passes: int
     cpu_seconds: float
     together_db: float
+    metric: str = ""
 
     def worst(self, count: int) -> tuple[UnitSensitivity, ...]:
         """Return the most sensitive units, worst first."""
@@ -113,6 +115,7 @@ class Sensitivity:
             "units": len(self.units),
             "passes": self.passes,
             "together_db": round(self.together_db, 2),
+            "metric": self.metric,
         }
 
 

@@ -42,14 +42,27 @@ def sensitivity(data: ReportData) -> Section | None:
             for number, entry in enumerate(worst, start=1)
         ]
         columns = (">", "layer", "operator", ">SQNR dB", ">points lost", "how")
+        metric = _metric_of(document)
+        if not metric:  # a column of dashes tells nothing
+            columns, rows = _without(columns, 4), [_without(row, 4) for row in rows]
         bars = [(str(entry.get("node", "")), float(entry["sqnr_db"])) for entry in worst]
         told = (
             f"The {len(worst)} of {len(entries)} layers of {variant} whose quantization alone costs the "
             "outputs most. SQNR is the outputs' signal over the noise that the layer adds: lower is worse."
+            + (f" Points lost are of {metric}, each layer quantized alone." if metric else "")
         )
         plot = plots.bars("sensitivity", "Output SQNR per layer, dB (lower is worse)", bars, "dB")
         return Section("Sensitivity of layers", [told], [Table(columns, rows)], [plot])
     return None
+
+
+def _metric_of(document: Mapping[str, Any]) -> str:
+    method = document.get("sensitivity_method")
+    return str(method.get("metric") or "") if isinstance(method, Mapping) else ""
+
+
+def _without(row: tuple[str, ...], place: int) -> tuple[str, ...]:
+    return row[:place] + row[place + 1 :]
 
 
 def activation_ranges(data: ReportData) -> Section | None:
