@@ -175,7 +175,7 @@ class Stack:
         with self.channel(self.compiler) as channel:
             return compiler_pb2_grpc.CompilerStub(channel).GetCompileJob(jobs_pb2.GetJobRequest(name=name))
 
-    def wait(self, name: str, until: Callable[[jobs_pb2.Job], bool], seconds: float = 90) -> jobs_pb2.Job:
+    def wait(self, name: str, until: Callable[[jobs_pb2.Job], bool], seconds: float = 300) -> jobs_pb2.Job:
         """Wait until the job is as wanted; fails the test with how it stands."""
         deadline = time.monotonic() + seconds
         while not until(job := self.job(name)):
