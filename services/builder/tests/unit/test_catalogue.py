@@ -62,6 +62,7 @@ def test_a_profile_is_what_the_quantize_pass_takes() -> None:
         "reduce_range": False,
         "power_of_two": False,
         "operators": [],
+        "float16": "none",
     }
 
 

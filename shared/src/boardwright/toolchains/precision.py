@@ -23,7 +23,8 @@ class Precision:
     ``per_channel`` tells that some weight has more than one scale. ``wide_weights`` tells that some 8-bit
     weight lies beyond ±64, so that a pair of products can overflow 16 bits (x86 without VNNI saturates
     there). ``other_scales`` tells that some scale is no power of two. ``quantized`` and ``compute`` count the
-    Conv, ConvTranspose, Gemm and MatMul nodes with integer weights, and all of them.
+    Conv, ConvTranspose, Gemm and MatMul nodes with integer weights, and all of them. ``float16`` tells that
+    some weight is in half precision.
     """
 
     activation_types: tuple[str, ...] = ()
@@ -36,6 +37,7 @@ class Precision:
     compute: int = 0
     dynamic: bool = False
     other_scales: bool = False
+    float16: bool = False
 
     @property
     def is_integer(self) -> bool:
@@ -43,9 +45,9 @@ class Precision:
 
     @property
     def short(self) -> str:
-        """``FP32``, or such as ``U8S8``: activations first, then weights."""
+        """``FP32``, ``FP16``, or such as ``U8S8``: activations first, then weights."""
         if not self.is_integer:
-            return "FP32"
+            return "FP16" if self.float16 else "FP32"
         return "".join(
             "/".join(sorted(_letter(name) for name in names)) or "F32"
             for names in (self.activation_types, self.weight_types)
@@ -100,6 +102,7 @@ class _Reader:
             compute=compute,
             dynamic=any(node.op_type == "DynamicQuantizeLinear" for node in self._graph.node),
             other_scales=any(self._is_other(name) for name in self._scales),
+            float16=any(_type_name(t) == "float16" and len(t.dims) > 1 for t in self._weights.values()),
         )
 
     def _is_other(self, scale: str) -> bool:

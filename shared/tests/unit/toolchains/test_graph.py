@@ -55,6 +55,17 @@ def test_scales_that_are_powers_of_two_are_told_from_others(tmp_path: Path) -> N
     assert not read_graph(path).precision.other_scales
 
 
+def test_half_precision_is_told(tmp_path: Path) -> None:
+    path = sample_graphs.write_classifier(tmp_path / "g.onnx")
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    path.write_bytes(model.SerializeToString())
+    assert read_graph(path).precision.short == "FP16"
+
+
 def test_a_file_beyond_onnx_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.onnx"
     with path.open("wb") as file:

@@ -94,6 +94,15 @@ def test_what_shifts_refuses_other_scales_than_powers_of_two() -> None:
     assert profiles_clash(profile, profile) == "" and profiles_clash(profile, tensorrt) == ""
 
 
+def test_float16_is_for_boards_that_compute_in_it() -> None:
+    half = Precision(float16=True)
+    assert half.short == "FP16"
+    boards = shipped_catalogue()
+    assert judge_precision(half, boards.board("jetson-orin-nx").quantization_profile) == ((), ())
+    refusals, warnings = judge_precision(half, boards.board("x86-64").quantization_profile)
+    assert refusals == () and "gets faster by that" in warnings[0]
+
+
 def test_each_cpu_prefers_its_own_pair() -> None:
     boards = shipped_catalogue()
     x86, arm = (boards.board(name).quantization_profile for name in ("x86-64", "raspberry-pi-5"))

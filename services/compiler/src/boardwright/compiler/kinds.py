@@ -131,7 +131,7 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="1",
+    version="2",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -143,6 +143,7 @@ PROTECT = StepKind(
         "exclude": [],
         "sensitivity": True,
         "sensitivity_samples": 4,
+        "metric_layers": 0,
         "measured_units": 24,
         "budget": {"max_drop": None, "max_latency_ms": None},
         "budget_samples": 64,
@@ -157,6 +158,21 @@ QUANTIZE_DYNAMIC = StepKind(
     defaults={
         "profile": "x86-vnni",
         "convolutions": False,
+        "exclude": [],
+        "fail_if_information_lost": True,
+    },
+    requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=1800),
+    environment=_graph_environment,
+)
+CONVERT_FLOAT16 = StepKind(
+    "compile/convert-float16",
+    version="1",
+    determinism=Determinism.PURE,
+    defaults={
+        "profile": "x86-vnni",
+        "inputs_outputs": "profile",
+        "samples": 32,
+        "protect": True,
         "exclude": [],
         "fail_if_information_lost": True,
     },
@@ -345,6 +361,7 @@ KINDS: Mapping[str, StepKind] = {
         QUANTIZE,
         QUANTIZE_DYNAMIC,
         QUANTIZE_WEIGHTS,
+        CONVERT_FLOAT16,
         PROFILE,
         ABLATE,
         DIAGNOSE,

@@ -76,6 +76,9 @@ def test_the_comparison_differs_in_just_what_it_compares(run_recipe, digits):
     assert (values["static"]["calibration_samples"], values["samples-10"]["calibration_samples"]) == (60, 10)
     kinds = {node.op_type for node in ran.model("quantize-dynamic-dynamic").graph.node}
     assert "DynamicQuantizeLinear" in kinds
+    exact = ran.figure("evaluate-baseline", "top1")
+    assert ran.figure("evaluate-fp16", "top1") == pytest.approx(exact, abs=0.01)
+    assert ran.steps["convert-float16-fp16"].values["faster_kernels"] is False
     assert ran.steps["diagnose-static"].values["verdict"] and "profile-baseline" in ran.steps
 
 

@@ -73,6 +73,19 @@ async def test_a_variant_is_packed_profiled_diagnosed_and_compared(
     assert dynamic.values["layers"] == {"Conv": 1, "MatMul": 2}
     assert not dynamic.values["information_checked"]
 
+    half = await run_step("compile/convert-float16", {"profile": "tensorrt"}, {**given, **calibration})
+    assert half.values["faster_kernels"] and half.values["information_checked"]
+    assert half.values["size_bytes"] < 0.7 * baseline.stat().st_size and half.warnings == ()
+    judged = await run_step(
+        "compile/evaluate",
+        {},
+        {"model.onnx": half.outputs["model.onnx"].path, "baseline.onnx": baseline, **specs, **evaluation},
+    )
+    assert judged.values["parity"]["top1_agreement"] == 1.0
+    here = await run_step("compile/convert-float16", {"profile": "x86"}, given)
+    assert not here.values["faster_kernels"] and not here.values["information_checked"]
+    assert "half as large, and that is all" in " ".join(here.warnings)
+
     profiled = await run_step("compile/profile", {"runs": 3}, {**given, **calibration})
     assert document(profiled, "profile.json")["macs"] == profiled.values["macs"] > 0
     assert any(event["cat"] == "Node" for event in document(profiled, "trace.json") if "cat" in event)

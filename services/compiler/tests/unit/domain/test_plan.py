@@ -135,3 +135,28 @@ def test_a_pass_cannot_start_from_a_variant_that_is_not_made_yet():
     text = "version: 1\nname: r\npasses:\n  - pass: import\n  - pass: quantize\n    from: pruned\n"
     with pytest.raises(RecipeError, match="starts from the variant 'pruned', which no pass before it makes"):
         parse_recipe(text)
+
+
+def test_a_board_with_shifts_for_scales_and_one_with_float16_each_get_their_own():
+    text = """
+version: 1
+name: halves
+description: Float16 and integers, for each board.
+passes:
+  - pass: import
+  - pass: convert-float16
+  - pass: evaluate
+  - pass: quantize
+    from: baseline
+"""
+    profiles = (BoardProfile("tidl-mma1"), BoardProfile("tensorrt"))
+    steps = plan(parse_recipe(text), subject(datasets=DATASETS, profiles=profiles))
+    made = {step.name: step for step in steps if step.makes_variant}
+    assert set(made) == {
+        "import", "convert-float16-fp16-tidl-mma1", "convert-float16-fp16-tensorrt",
+        "quantize-int8-tidl-mma1", "quantize-int8-tensorrt",
+    }  # fmt: skip
+    assert made["quantize-int8-tidl-mma1"].parameters["profile"] == "tidl-mma1"
+    assert made["quantize-int8-tidl-mma1"].profile == "tidl-mma1"
+    half = made["convert-float16-fp16-tensorrt"]
+    assert (half.parameters["profile"], half.profile) == ("tensorrt", "")  # a float graph serves any board

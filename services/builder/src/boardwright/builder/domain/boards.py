@@ -43,6 +43,8 @@ class QuantizationProfile:
     """Which integers a runtime's kernels are fast and exact with; empty ``operators`` means all it has.
 
     ``power_of_two`` says that scales must be powers of two: the arithmetic shifts and does not multiply.
+    ``float16`` says what the runtime gains by float16 beside integers: ``none``, or layers ``inside`` a graph
+    whose inputs and outputs stay float32, or ``everywhere``.
     """
 
     name: str
@@ -56,6 +58,7 @@ class QuantizationProfile:
     format: str
     operators: tuple[str, ...]
     power_of_two: bool = False
+    float16: str = "none"
 
     def to_scheme(self) -> dict[str, Any]:
         """Return the fields that the compiler's quantize pass takes as ``profile``."""
@@ -68,6 +71,7 @@ class QuantizationProfile:
             "reduce_range": self.reduce_range,
             "power_of_two": self.power_of_two,
             "operators": list(self.operators),
+            "float16": self.float16,
         }
 
 

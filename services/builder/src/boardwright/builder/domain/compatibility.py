@@ -61,6 +61,8 @@ class UsedPrecision(Protocol):
     def dynamic(self) -> bool: ...
     @property
     def other_scales(self) -> bool: ...
+    @property
+    def float16(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,11 @@ def judge_precision(
 
     A float graph meets every profile.
     """
+    if precision.float16 and profile.float16 == "none":
+        return (), (
+            f"The graph is in float16, and no kernel of {profile.title} gets faster by that. Build the "
+            f"baseline, or quantize with the profile {profile.name}.",
+        )
     if not precision.is_integer:
         return (), ()
     refusals, warnings = [], []

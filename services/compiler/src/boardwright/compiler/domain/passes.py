@@ -101,6 +101,14 @@ PASSES: Mapping[str, PassKind] = {
             makes_variant="packed",
         ),
         PassKind(
+            "convert-float16",
+            "compile/convert-float16",
+            optional_datasets=(CALIBRATION,),
+            makes_variant="fp16",
+            takes=(CALIBRATION_RECORD,),
+            for_profile=True,
+        ),
+        PassKind(
             "diagnose",
             "compile/diagnose",
             datasets=(CALIBRATION,),

@@ -9,6 +9,7 @@ from typing import Any
 from boardwright.compiler.engine.errors import QuantizationFailed
 
 _TYPES = ("uint8", "int8")
+FLOAT16 = ("none", "inside", "everywhere")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,9 @@ class QuantizationScheme:
     (128 for uint8). ``per_channel`` gives each output channel of a weight its own scale. ``reduce_range``
     keeps weights to 7 bits, for x86 CPUs without VNNI, whose U8S8 products saturate. ``power_of_two`` takes
     only powers of two as scales, for fixed-point units that shift; everything is symmetric INT8 then.
-    ``operators`` empty means every operator the runtime has an integer kernel for.
+    ``operators`` empty means every operator the runtime has an integer kernel for. ``float16`` says what the
+    runtime gains by float16 beside integers: ``none``, or layers ``inside`` a graph whose inputs and outputs
+    stay float32, or ``everywhere``.
     """
 
     activation_type: str = "uint8"
@@ -30,6 +33,7 @@ class QuantizationScheme:
     reduce_range: bool = False
     power_of_two: bool = False
     operators: tuple[str, ...] = ()
+    float16: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("activation_type", "weight_type"):
@@ -38,6 +42,11 @@ class QuantizationScheme:
                     "SCHEME_UNKNOWN",
                     f"{name} {getattr(self, name)!r} is not supported; choose one of {', '.join(_TYPES)}.",
                 )
+        if self.float16 not in FLOAT16:
+            raise QuantizationFailed(
+                "SCHEME_UNKNOWN",
+                f"float16 {self.float16!r} is not known; choose one of {', '.join(FLOAT16)}.",
+            )
         symmetric = self.activation_symmetric and self.weight_symmetric
         if self.power_of_two and (not symmetric or {self.activation_type, self.weight_type} != {"int8"}):
             raise QuantizationFailed(
@@ -78,6 +87,7 @@ PROFILES: Mapping[str, QuantizationScheme] = {
             "AveragePool",
             "GlobalAveragePool",
         ),
+        float16="inside",
     ),
     "vx-delegate": QuantizationScheme(activation_type="int8", per_channel=False),
     "tidl-mma1": QuantizationScheme(

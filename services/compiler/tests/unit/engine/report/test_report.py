@@ -20,6 +20,7 @@ from boardwright.compiler.engine.report import (
     ReportData,
     Section,
     Table,
+    comparisons,
     compose,
     findings,
     to_html,
@@ -94,6 +95,19 @@ def test_every_table_of_the_comparisons_is_there(composed: Report) -> None:
     assert plots == {
         "pareto", "calibration-size", "sensitivity", "activation-ranges", "ablation", "costly-layers",
     }  # fmt: skip
+
+
+def test_fp16_stands_between_fp32_and_int8_and_says_where_it_gains_nothing(gathered: ReportData) -> None:
+    static = next(held for held in gathered.variants if held.name == "static")
+    for faster in (True, False):
+        half = replace(
+            static, name="fp16", kind="compile/convert-float16", profile="", digest="sha256:" + "1" * 64,
+            values={"faster_kernels": faster},
+        )  # fmt: skip
+        held = comparisons.precisions(replace(gathered, variants=(*gathered.variants, half)))
+        assert held is not None
+        assert [row[0] for row in held.tables[0].rows][:3] == ["FP32", "FP16", "INT8 static"]
+        assert any("no kernels that get faster by FP16" in told for told in held.paragraphs) is not faster
 
 
 def test_figures_are_those_that_were_measured(gathered: ReportData, composed: Report) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.evaluate.merging import merge
 from boardwright.compiler.engine.evaluate.views import Merge, View, Views, with_free_axes
+from boardwright.compiler.engine.graph.narrowed import holds_float16, rounding
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.model import (
     Classification,
@@ -65,6 +66,8 @@ class Runner:
         self.input_spec = input_spec
         self.output_spec = output_spec.for_evaluation()
         graph = with_free_axes(model, input_spec) if free_axes else model
+        if holds_float16(graph):
+            graph = rounding(graph)
         self._session = open_session(graph, threads=threads)
         self._names = [value.name for value in self._session.get_outputs()]
         self._used = used_outputs(self._names, output_spec)

@@ -9,6 +9,7 @@ from boardwright.compiler.engine.report import plots
 from boardwright.compiler.engine.report.content import Section, Table
 from boardwright.compiler.engine.report.data import (
     CALIBRATION_RECORD,
+    CONVERT_FLOAT16,
     IMPORT,
     PRUNE,
     QUANTIZE,
@@ -30,7 +31,7 @@ from boardwright.compiler.engine.report.wording import (
     times,
 )
 
-_QUANTIZED = (QUANTIZE, QUANTIZE_DYNAMIC, QUANTIZE_WEIGHTS)
+_SMALLER = (CONVERT_FLOAT16, QUANTIZE, QUANTIZE_DYNAMIC, QUANTIZE_WEIGHTS)
 _SLOWER = 0.95
 _SIDE_BY_SIDE = "Speeds are measured beside the baseline in the same run, with one thread, on {board}."
 
@@ -79,8 +80,8 @@ def overview(data: ReportData) -> Section:
 
 
 def precisions(data: ReportData) -> Section | None:
-    """FP32 against the quantized variants that were made straight from it."""
-    chosen = [best for kind in _QUANTIZED if (best := _usual(data, kind)) is not None]
+    """FP32 against the FP16 and quantized variants that were made straight from it."""
+    chosen = [best for kind in _SMALLER if (best := _usual(data, kind)) is not None]
     if data.baseline is None or not chosen:
         return None
     rows = [
@@ -94,7 +95,15 @@ def precisions(data: ReportData) -> Section | None:
         for variant in [data.baseline, *chosen]
     ]
     columns = ("precision", ">storage", ">speed", f">change of {metric_name(data)}", "variant")
-    return Section("Precisions", [_where(data)], [Table(columns, rows)])
+    told = [_where(data)]
+    half = next((variant for variant in chosen if variant.kind == CONVERT_FLOAT16), None)
+    if half is not None and not half.values.get("faster_kernels", True):
+        told.append(f"{_board(data)} has no kernels that get faster by FP16; its gain there is the size.")
+    return Section("Precisions", told, [Table(columns, rows)])
+
+
+def _board(data: ReportData) -> str:
+    return data.board or "The board"
 
 
 def dynamic_and_static(data: ReportData) -> Section | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 IMPORT, QUANTIZE = "compile/import", "compile/quantize"
 QUANTIZE_DYNAMIC, QUANTIZE_WEIGHTS = "compile/quantize-dynamic", "compile/quantize-weights"
+CONVERT_FLOAT16 = "compile/convert-float16"
 PRUNE = "compile/prune"
 RECOVERED_MODEL, CALIBRATION_RECORD = "recovered.onnx", "calibration-record.json"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from boardwright.compiler.engine.report.data import (
+    CONVERT_FLOAT16,
     IMPORT,
     PRUNE,
     QUANTIZE,
@@ -82,6 +83,8 @@ def precision(variant: MadeVariant) -> str:
     """What a variant's numbers are: "INT8 static", "FP32"."""
     if variant.kind == QUANTIZE:
         return "INT8 static, recovered" if RECOVERED_MODEL in variant.given else "INT8 static"
+    if variant.kind == CONVERT_FLOAT16:
+        return "FP16"
     if variant.kind == QUANTIZE_DYNAMIC:
         return "INT8 dynamic"
     if variant.kind == QUANTIZE_WEIGHTS:

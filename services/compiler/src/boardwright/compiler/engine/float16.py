@@ -1,0 +1,307 @@
+"""Pass ``convert-float16``: half the bytes, for boards whose kernels compute in float16.
+
+ONNX Runtime's converter changes the types; what this adds is which nodes must not follow, why, and a graph
+that loads. Float16 holds ±65504 and nothing finer than 6e-8; what leaves that is infinite or zero.
+In float32 stay, each with its reason:
+
+- ``no-kernel``: operators that runtimes have no float16 kernels for;
+- ``overflow``, ``underflow``: nodes that read or make tensors beyond those bounds on calibration samples, or
+  whose constants are beyond them;
+- ``steep``: exponentials, powers and logarithms, whose results leave the bounds for inputs that do not;
+- ``sum``: reductions and normalisations, which add up more than float16 can count.
+
+(Micikevicius et al., "Mixed Precision Training", https://arxiv.org/abs/1710.03740, section 3.3: which
+operations need float32.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
+from boardwright.compiler.engine.protect import Exclusion
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    Array = np.ndarray[Any, Any]
+
+LARGEST = 65504.0
+SMALLEST_NORMAL = 2.0**-14
+
+_MARGIN = 2.0
+"""How much larger than on the calibration samples a tensor may become."""
+_STEEP = frozenset({"Exp", "Pow", "Log", "Softplus", "Reciprocal"})
+_SUMS = frozenset(
+    {
+        "ReduceSum", "ReduceMean", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum",
+        "ReduceLogSumExp", "ReduceProd", "CumSum", "LpNormalization", "LayerNormalization", "LRN",
+        "InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization",
+    }
+)  # fmt: skip
+_MOVING = frozenset(
+    {
+        "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split", "Slice", "Concat", "Identity",
+        "Shape", "Gather", "Expand", "Tile", "Pad", "Cast", "Constant",
+    }
+)  # fmt: skip
+_INTEGER = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits"})
+
+
+@dataclass(frozen=True, slots=True)
+class Float16Model:
+    """The graph in float16. ``kept`` says what stayed in float32 and why; ``nodes`` counts all, ``casts`` the
+    conversions between both."""
+
+    model: onnx.ModelProto
+    kept: tuple[Exclusion, ...]
+    nodes: int
+    casts: int
+    notes: tuple[str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the pass's record as JSON-able values."""
+        return {
+            "kept_in_float32": [found.to_json() for found in self.kept],
+            "nodes": self.nodes,
+            "casts": self.casts,
+            "notes": list(self.notes),
+        }
+
+
+def convert_float16(
+    model: onnx.ModelProto,
+    *,
+    keep_io: bool = True,
+    record: CalibrationRecord | None = None,
+    exclude: Iterable[str] = (),
+    protect_automatically: bool = True,
+) -> Float16Model:
+    """Return a float32 ``model`` with weights and activations in float16.
+
+    ``keep_io`` leaves inputs and outputs float32. ``record`` tells which tensors leave float16's bounds;
+    without it only constants and operators are judged. ``exclude`` names further nodes for float32.
+
+    Raises:
+        QuantizationFailed: ALREADY_QUANTIZED, NOTHING_TO_CONVERT, NODE_UNKNOWN, CONVERSION_FAILED.
+    """
+    prepared = prepare_graph(model)
+    _check(prepared)
+    ranges = record.ranges if record is not None else {}
+    kept = _kept(prepared, ranges) if protect_automatically else _without_kernels(prepared)
+    requested = _requested(prepared, tuple(exclude))
+    kept = (*kept, *requested)
+    blocked = {name for found in kept for name in found.nodes}
+    if blocked >= {node.name for node in prepared.graph.node if node.op_type not in _MOVING}:
+        raise QuantizationFailed(
+            "NOTHING_TO_CONVERT",
+            f"Every node has to stay in float32: {kept[0].reason} Nothing is left to convert.",
+        )
+    converted = _convert(prepared, blocked, keep_io)
+    nodes = len(prepared.graph.node)
+    casts = sum(node.op_type == "Cast" for node in converted.graph.node)
+    casts -= sum(node.op_type == "Cast" for node in prepared.graph.node)
+    notes = () if record is not None else (
+        "No activation was observed: whether one leaves the bounds of float16 is not known. Give a "
+        "calibration dataset.",
+    )  # fmt: skip
+    return Float16Model(converted, kept, nodes, max(casts, 0), notes)
+
+
+def _check(model: onnx.ModelProto) -> None:
+    import onnx
+
+    if any(node.op_type in _INTEGER for node in model.graph.node):
+        raise QuantizationFailed(
+            "ALREADY_QUANTIZED", "The graph holds integers already: start from the float32 checkpoint."
+        )
+    floats = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1]
+    if not floats:
+        raise QuantizationFailed("NOTHING_TO_CONVERT", "The graph has no weights in float32.")
+
+
+def _kept(model: onnx.ModelProto, ranges: Mapping[str, TensorRange]) -> tuple[Exclusion, ...]:
+    """Return what stays in float32; the first rule that speaks of a node has it."""
+    found = [*_without_kernels(model)]
+    taken = {name for entry in found for name in entry.nodes}
+    for rule in (_overflowing, _vanishing):
+        for entry in rule(model, ranges, taken):
+            found.append(entry)
+            taken |= set(entry.nodes)
+    for name, operators, why in (
+        ("steep", _STEEP, "whose results leave the bounds of float16 for inputs that do not"),
+        ("sum", _SUMS, "which add up more values than float16 can count"),
+    ):
+        nodes = [node for node in model.graph.node if node.op_type in operators and node.name not in taken]
+        if nodes:
+            kinds = ", ".join(sorted({node.op_type for node in nodes}))
+            found.append(Exclusion(name, tuple(node.name for node in nodes), f"{kinds}: operators {why}."))
+            taken |= {node.name for node in nodes}
+    return tuple(found)
+
+
+def _without_kernels(model: onnx.ModelProto) -> tuple[Exclusion, ...]:
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
+
+    nodes = [node for node in model.graph.node if node.op_type in DEFAULT_OP_BLOCK_LIST]
+    if not nodes:
+        return ()
+    kinds = ", ".join(sorted({node.op_type for node in nodes}))
+    reason = f"{kinds}: runtimes have no float16 kernels for these operators."
+    return (Exclusion("no-kernel", tuple(node.name for node in nodes), reason),)
+
+
+def _overflowing(
+    model: onnx.ModelProto, ranges: Mapping[str, TensorRange], taken: set[str]
+) -> list[Exclusion]:
+    magnitudes = {name: found.magnitude for name, found in ranges.items()} | {
+        name: float(abs(value).max()) for name, value in _constants(model) if value.size
+    }
+    wide = {name: value for name, value in magnitudes.items() if value * _MARGIN > LARGEST}
+    return _touching(
+        model,
+        wide,
+        taken,
+        "overflow",
+        lambda name: f"{name!r} reaches {wide[name]:.3g}, and float16 ends at {LARGEST:.0f}",
+    )
+
+
+def _vanishing(model: onnx.ModelProto, ranges: Mapping[str, TensorRange], taken: set[str]) -> list[Exclusion]:
+    largest = {name: found.magnitude for name, found in ranges.items()} | {
+        name: float(abs(value).max()) for name, value in _constants(model) if value.size
+    }
+    small = {name: value for name, value in largest.items() if 0 < value < SMALLEST_NORMAL}
+    return _touching(
+        model,
+        small,
+        taken,
+        "underflow",
+        lambda name: (
+            f"{name!r} nowhere exceeds {small[name]:.3g}; below {SMALLEST_NORMAL:.2g} float16 loses digits"
+        ),
+    )
+
+
+def _touching(
+    model: onnx.ModelProto, tensors: Mapping[str, float], taken: set[str], rule: str, why: Any
+) -> list[Exclusion]:
+    """Return one exclusion for each tensor: the nodes that make or read it."""
+    found, known = [], set(taken)
+    for tensor in tensors:
+        nodes = [
+            node.name
+            for node in model.graph.node
+            if tensor in (*node.input, *node.output) and node.name not in known
+        ]
+        if nodes:
+            found.append(Exclusion(rule, tuple(nodes), f"The tensor {why(tensor)}."))
+            known |= set(nodes)
+    return found
+
+
+def _constants(model: onnx.ModelProto) -> Iterable[tuple[str, Array]]:
+    import onnx
+    from onnx import numpy_helper
+
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            yield tensor.name, numpy_helper.to_array(tensor)
+
+
+def _requested(model: onnx.ModelProto, names: tuple[str, ...]) -> tuple[Exclusion, ...]:
+    import difflib
+
+    known = {node.name for node in model.graph.node}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise QuantizationFailed("NODE_UNKNOWN", f"The graph has no node {name!r} to leave out.{hint}")
+    return (Exclusion("requested", names, "The recipe names these nodes."),) if names else ()
+
+
+def _convert(model: onnx.ModelProto, blocked: set[str], keep_io: bool) -> onnx.ModelProto:
+    import onnx
+    from onnxruntime.quantization.onnx_model import ONNXModel
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    source = onnx.ModelProto()
+    source.CopyFrom(model)
+    try:
+        converted = convert_float_to_float16(
+            source, keep_io_types=keep_io, op_block_list=[], node_block_list=sorted(blocked)
+        )
+        _join_casts(converted.graph)
+        written = ONNXModel(converted)
+        written.topological_sort()
+        onnx.checker.check_model(written.model)
+        open_session(written.model)
+    except EngineError as error:
+        raise QuantizationFailed(
+            "CONVERSION_FAILED", f"The graph does not load in float16. {error.message}"
+        ) from error
+    except Exception as error:  # the converter raises whatever it meets
+        raise QuantizationFailed(
+            "CONVERSION_FAILED",
+            f"Converting the graph to float16 failed: {type(error).__name__}: {str(error).strip()[:400]}. "
+            "Exclude the node it names.",
+        ) from error
+    result: onnx.ModelProto = written.model
+    return result
+
+
+def _join_casts(graph: onnx.GraphProto) -> None:
+    """Take out what the converter casts for nothing, in place.
+
+    It casts once for each reader, under one name, and between two nodes in float32 there and back: the
+    tensor that had to stay in float32 would overflow on the way.
+    """
+    import onnx
+
+    half, full = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+
+    def goal(node: onnx.NodeProto) -> int:
+        return next(a.i for a in node.attribute if a.name == "to") if node.op_type == "Cast" else -1
+
+    inputs = {value.name for value in graph.input if value.type.tensor_type.elem_type == full}
+    seen: set[str] = set()
+    unique = []
+    for node in graph.node:
+        if node.op_type == "Cast" and node.output[0] in seen:
+            continue
+        seen.update(node.output)
+        unique.append(node)
+    narrowed = {
+        node.output[0]: node.input[0]
+        for node in unique
+        if goal(node) == half and (node.input[0].endswith("_cast_to_fp16") or node.input[0] in inputs)
+    }
+    back = {
+        node.output[0]: narrowed[node.input[0]]
+        for node in unique
+        if goal(node) == full and node.input[0] in narrowed
+    }
+    outputs = {value.name for value in graph.output}
+    for node in unique:
+        for place, name in enumerate(node.input):
+            if name in back:
+                node.input[place] = back[name]
+        if goal(node) == full and node.output[0] in outputs and node.input[0] in narrowed:
+            node.input[0] = narrowed[node.input[0]]  # an output in float32 needs no narrower step before it
+    read = {name for node in unique for name in node.input} | outputs
+    kept = [node for node in unique if node.op_type != "Cast" or node.output[0] in read]
+    read = {name for node in kept for name in node.input} | outputs
+    kept = [node for node in kept if node.op_type != "Cast" or node.output[0] in read]
+    del graph.node[:]
+    graph.node.extend(kept)
+    values = {value.name: value for value in graph.value_info}
+    known = {name for node in kept for name in node.output}
+    del graph.value_info[:]
+    graph.value_info.extend(value for name, value in values.items() if name in known)
