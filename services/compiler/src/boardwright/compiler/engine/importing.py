@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.checkpoint.onnx_file import load_onnx
 from boardwright.compiler.engine.errors import EngineError, NetworkFailed, SpecMismatch
 from boardwright.compiler.engine.export import DEFAULT_OPSET, export_network, export_ultralytics
-from boardwright.compiler.engine.graph.canonical import drop_initializer_inputs
+from boardwright.compiler.engine.graph.canonical import dequantize_weights, drop_initializer_inputs
 from boardwright.compiler.engine.graph.inspect import drop_metadata, fix_input_shape, graph_inputs
 from boardwright.compiler.engine.graph.prepare import name_nodes, opset_of
 from boardwright.compiler.engine.graph.session import open_session
@@ -148,6 +148,9 @@ def _from_onnx(path: Path, declared: Declared, opset: int, limits: Limits) -> _L
         notes += (f"{told} became float32: every pass starts from float32, and boards round from there.",)
         if spec is not None and spec.dtype == "float16":
             spec = replace(spec, dtype="float32")
+    restored = dequantize_weights(found.model)
+    if restored:
+        notes += (f"{restored} weights stored as integers became float32 again: passes round them anew.",)
     return _Loaded(found.model, spec, metadata, notes)
 
 

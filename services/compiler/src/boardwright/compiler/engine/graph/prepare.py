@@ -6,7 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boardwright.compiler.engine.errors import QuantizationFailed
+from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.graph.canonical import (
+    drop_initializer_inputs,
+    fold_gemm_factors,
+    name_captured,
+)
 from boardwright.compiler.engine.graph.session import open_session
 
 if TYPE_CHECKING:
@@ -16,6 +21,9 @@ MINIMUM_OPSET = 13
 """Per-channel scales exist from opset 13; below it ONNX Runtime writes an invalid model without a word."""
 
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+
+_ELEMENT_TYPES = {"tensor(float)": 1, "tensor(int32)": 6, "tensor(int64)": 7, "tensor(bool)": 9}
+"""ONNX's element types by the runtime's names for them, as far as passes ask for them."""
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -62,13 +70,57 @@ def prepare_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnx
 
     raised = raise_opset(model)
+    if any(
+        value.name in {tensor.name for tensor in raised.graph.initializer} for value in raised.graph.input
+    ):
+        raised = _copy(raised)
+        drop_initializer_inputs(raised)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prepared.onnx"
         open_session(raised, level="basic", optimized_path=path)
         prepared = onnx.load(path)
+    fold_gemm_factors(prepared.graph)
+    name_captured(prepared.graph)
     name_nodes(prepared.graph)
-    prepared = onnx.shape_inference.infer_shapes(prepared)
-    return prepared
+    return infer_types(prepared)
+
+
+def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return ``model`` with the type and shape of every tensor that ONNX or the runtime can tell.
+
+    ONNX infers nothing behind an operator that is not its own (those of ``com.microsoft``, say); the runtime
+    knows what it will run.
+    """
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model)
+    graph = inferred.graph
+    known = {
+        value.name
+        for value in [*graph.value_info, *graph.output, *graph.input]
+        if value.type.tensor_type.elem_type
+    }
+    made = [name for node in graph.node for name in node.output if name]
+    unknown = [name for name in dict.fromkeys(made) if name not in known]
+    if not unknown or all(node.domain in _STANDARD_DOMAINS for node in graph.node):
+        return inferred
+    asked = _copy(inferred)
+    asked.graph.output.extend(onnx.ValueInfoProto(name=name) for name in unknown)
+    try:
+        session = open_session(asked, level="none")
+    except EngineError:
+        return inferred
+    for value in session.get_outputs():
+        element = _ELEMENT_TYPES.get(value.type)
+        if value.name in unknown and element is not None:
+            graph.value_info.append(onnx.helper.make_tensor_value_info(value.name, element, value.shape))
+    return inferred
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copied = type(model)()
+    copied.CopyFrom(model)
+    return copied
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.canonical import unshare_quantization
 
 if TYPE_CHECKING:
     import onnx
@@ -19,8 +20,11 @@ INTEGER_KERNELS = frozenset(
     }
 )  # fmt: skip
 FLOAT_KERNELS = frozenset(
-    {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "ConvTranspose"}
-)
+    {
+        "Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "ConvTranspose",
+        "LSTM", "GRU", "RNN", "Einsum", "Attention", "MultiHeadAttention",
+    }
+)  # fmt: skip
 CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 _EXACT_PRODUCTS = "session.x64quantprecision"
@@ -28,8 +32,9 @@ _EXACT_PRODUCTS = "session.x64quantprecision"
 another kernel there, so that quality is judged by the arithmetic of the board that a graph is meant for."""
 
 _CONVERTED_TWICE = "Attempt to replace the existing tensor"
-"""What ONNX Runtime 1.31 fails with when that other kernel is taken for two products of int8 activations that
-share a zero point (queries and keys, say): such a graph is opened without it."""
+"""What ONNX Runtime 1.31 fails with when that other kernel is taken for two layers that share a weight, or
+for two products of int8 activations that share a zero point (queries and keys, say): such a graph is opened
+with constants apart, and without that kernel where even this does not help."""
 
 
 def open_session(
@@ -53,6 +58,7 @@ def open_session(
     Raises:
         EngineError: RUNTIME_REFUSED, when the runtime does not accept the graph; its own words are repeated.
     """
+    import onnx
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -81,16 +87,15 @@ def open_session(
     except Exception as error:  # the runtime's exceptions share no base class of their own
         text = str(error).strip()
         if exact and _CONVERTED_TWICE in text:
-            return open_session(
-                model,
-                threads=threads,
-                level=level,
-                optimized_path=optimized_path,
-                disabled=disabled,
-                profile_prefix=profile_prefix,
-                exact=False,
-                in_order=in_order,
-            )
+            again: dict[str, Any] = {
+                "threads": threads, "level": level, "optimized_path": optimized_path, "disabled": disabled,
+                "profile_prefix": profile_prefix, "in_order": in_order,
+            }  # fmt: skip
+            given = onnx.load(model) if isinstance(model, Path) else model
+            apart = unshare_quantization(given)
+            if len(apart.graph.initializer) > len(given.graph.initializer):
+                return open_session(apart, **again)
+            return open_session(model, exact=False, **again)
         raise EngineError(
             "RUNTIME_REFUSED",
             f"ONNX Runtime {onnxruntime.__version__} does not accept the graph: "

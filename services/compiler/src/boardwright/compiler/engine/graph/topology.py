@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from boardwright.compiler.engine.graph.canonical import captured
+
 if TYPE_CHECKING:
     import onnx
 
@@ -32,13 +34,14 @@ class Topology:
         self.outputs: set[str] = {value.name for value in graph.output}
         self._producer = {output: index for index, node in enumerate(self.nodes) for output in node.output}
         self._consumers: dict[str, list[int]] = {}
+        self._captured = {index: names for index, node in enumerate(self.nodes) if (names := captured(node))}
         for index, node in enumerate(self.nodes):
-            for name in node.input:
+            for name in (*node.input, *self._captured.get(index, ())):
                 self._consumers.setdefault(name, []).append(index)
 
     def producers(self, index: int) -> list[int]:
         """Return the nodes whose outputs feed node ``index``."""
-        names = self.nodes[index].input
+        names = [*self.nodes[index].input, *self._captured.get(index, ())]
         return [self._producer[name] for name in names if name in self._producer]
 
     def consumers(self, index: int) -> list[int]:

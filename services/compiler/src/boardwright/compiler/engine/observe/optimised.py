@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.canonical import captured
 from boardwright.compiler.engine.graph.session import open_session
 
 if TYPE_CHECKING:
@@ -150,22 +151,10 @@ def _keep(model: onnx.ModelProto, wanted: set[str]) -> None:
     graph = model.graph
     for index in reversed(range(len(graph.node))):
         if needed.intersection(graph.node[index].output):
-            needed |= _reads(graph.node[index])
+            needed |= {*graph.node[index].input, *captured(graph.node[index])}
         else:
             del graph.node[index]
     for index in reversed(range(len(graph.initializer))):
         if graph.initializer[index].name not in needed:
             del graph.initializer[index]
     del graph.output[:]
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """Return what a node reads, the outer tensors that its subgraphs read among it."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        graphs = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-        for graph in graphs:
-            for inner in graph.node:
-                names |= _reads(inner)
-            names |= {value.name for value in graph.output}
-    return names

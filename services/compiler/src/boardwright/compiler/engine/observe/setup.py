@@ -37,16 +37,23 @@ class Setup:
 
 
 def set_up(
-    model: onnx.ModelProto, tensors: Sequence[str], shapes: Mapping[str, Shape], values_per_sample: int | None
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    shapes: Mapping[str, Shape],
+    values_per_sample: int | None,
+    *,
+    optimised: bool = True,
 ) -> tuple[Setup, Probes]:
     """Return how to know ``tensors`` for inputs of ``shapes``, and the graph to run for it.
+
+    ``optimised`` False reads from the graph as it was given, which is slower.
 
     Raises:
         EngineError: RUNTIME_REFUSED, see ``open_session``.
     """
     fixed = _with_shapes(model, shapes)
     averaged = [name for name in layer_inputs(fixed) if name in set(tensors)]
-    plan, graph = _look(fixed, tensors, averaged)
+    plan, graph = _look(fixed, tensors, averaged, optimised)
     known = _known_shapes(fixed)
     outputs = [value.name for value in fixed.graph.output if value.name in set(tensors)]
     wanted = Wanted(
@@ -90,23 +97,30 @@ def _with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mo
 
 
 def _look(
-    model: onnx.ModelProto, tensors: Sequence[str], averaged: Iterable[str]
+    model: onnx.ModelProto, tensors: Sequence[str], averaged: Iterable[str], optimised: bool
 ) -> tuple[ObservationPlan, OptimisedGraph]:
+    outputs = [value.name for value in model.graph.output]
+    if optimised:
+        plan, graph, wanted = _look_optimised(model, tensors, averaged, outputs)
+        if not plan.hidden and graph.places.keys() >= set(wanted):
+            return plan, graph
+    # The runtime's optimisers lost a tensor for good: the graph as it was given has them all.
+    plan = plan_observation(model, tensors, tensors_of(model))
+    wanted = list(dict.fromkeys([*plan.measured, *plan.joined, *averaged, *outputs]))
+    return plan, leave_as_is(model, wanted)
+
+
+def _look_optimised(
+    model: onnx.ModelProto, tensors: Sequence[str], averaged: Iterable[str], outputs: Sequence[str]
+) -> tuple[ObservationPlan, OptimisedGraph, list[str]]:
     fused = fuse(model)
     plan = plan_observation(model, tensors, tensors_of(fused))
     hidden = {*plan.hidden, *averaged} - tensors_of(fused)
     if hidden:
         fused = fuse(model, sorted(hidden))
         plan = plan_observation(model, tensors, tensors_of(fused))
-    outputs = [value.name for value in model.graph.output]
     wanted = list(dict.fromkeys([*plan.measured, *plan.joined, *averaged, *outputs]))
-    graph = lay_out(fused, wanted)
-    if not plan.hidden and graph.places.keys() >= set(wanted):
-        return plan, graph
-    # The runtime's optimisers lost a tensor for good: the graph as it was given has them all.
-    plan = plan_observation(model, tensors, tensors_of(model))
-    wanted = list(dict.fromkeys([*plan.measured, *plan.joined, *averaged, *outputs]))
-    return plan, leave_as_is(model, wanted)
+    return plan, lay_out(fused, wanted), wanted
 
 
 def _known_shapes(model: onnx.ModelProto) -> dict[str, Shape]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.observe.histogram import FloatHistogram, codes_of
-from boardwright.compiler.engine.observe.probes import HIGH, LOW, MEAN, PHASE, SAMPLE, Segment
+from boardwright.compiler.engine.observe.probes import HIGH, LOW, MEAN, PHASE, SAMPLE, Probes, Segment
 from boardwright.compiler.engine.observe.record import CalibrationRecord, TensorRange, TensorStatistics
 from boardwright.compiler.engine.observe.setup import assemble, set_up
 
@@ -39,10 +39,16 @@ class Watch:
         threads: int,
     ) -> None:
         self._setup, self._probes = set_up(model, tensors, shapes, values_per_sample)
-        self._session = open_session(self._probes.model, threads=threads, level="none", in_order=True)
+        try:
+            self._session = _open(self._probes, threads)
+        except EngineError:
+            # The runtime does not read every optimised graph back that it wrote: branches get names twice.
+            self._setup, self._probes = set_up(model, tensors, shapes, values_per_sample, optimised=False)
+            self._session = _open(self._probes, threads)
         self._outputs = self._probes.outputs
-        self._given = {value.name for value in self._probes.model.graph.input} - {PHASE}
-        self._phased = len(self._given) < len(self._probes.model.graph.input)
+        given = {value.name for value in self._probes.model.graph.input}
+        self._phased = PHASE in given
+        self._given = given - {PHASE} - {tensor.name for tensor in self._probes.model.graph.initializer}
         self._order = {name: index for index, name in enumerate(tensors)}
         # The graph is in the session now; its weights need not be held twice.
         self._probes.model = type(self._probes.model)()
@@ -179,3 +185,7 @@ class Watch:
                 0.0, 0.0, self._histograms.get(name, FloatHistogram.empty()), "joined"
             )
         return known
+
+
+def _open(probes: Probes, threads: int) -> Any:
+    return open_session(probes.model, threads=threads, level="none", in_order=True)
