@@ -14,9 +14,15 @@ from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import kernel_counts
-from boardwright.compiler.engine.graph.topology import Topology
+from boardwright.compiler.engine.graph.topology import WEIGHTED_OPERATORS, Topology
 from boardwright.compiler.engine.integer_outputs import give_floats, spread_channels, take_back, takes_part
-from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
+from boardwright.compiler.engine.observe import (
+    CalibrationRecord,
+    Feed,
+    float_activations,
+    infinite_tensors,
+    observe,
+)
 from boardwright.compiler.engine.power_of_two import power_of_two_quantizer, rounded_up
 from boardwright.compiler.engine.protect import Exclusion, is_layer, protect
 from boardwright.compiler.engine.protect.floats import keep_floats
@@ -133,6 +139,7 @@ def quantize(
         if correct_biases:
             prepared, corrected = correct_bias(prepared, record, scheme, excluded)
     quantized, kernels = _insert_and_count(prepared, record, scheme, excluded)
+    _check_rounded(quantized, exclusions)
     notes = _notes(scheme, kernels, record) + ((note,) if note else ())
     return QuantizedModel(quantized, scheme, record, exclusions, kernels, notes, corrected)
 
@@ -197,6 +204,11 @@ def insert_quantization(
     }
     source = onnx.ModelProto()
     source.CopyFrom(model)
+    # What holds infinity has no range; whatever the passes before decided, it cannot be rounded.
+    infinite = infinite_tensors(model)
+    exclude = exclude | {
+        node.name for node in model.graph.node if infinite.intersection([*node.input, *node.output])
+    }
     make = power_of_two_quantizer if scheme.power_of_two else QDQQuantizer
     try:
         quantizer = make(
@@ -209,7 +221,11 @@ def insert_quantization(
             [],
             sorted(exclude),
             list(scheme.operators or _SUPPORTED_OPERATORS),
-            {"ActivationSymmetric": scheme.activation_symmetric, "WeightSymmetric": scheme.weight_symmetric},
+            {
+                "ActivationSymmetric": scheme.activation_symmetric,
+                "WeightSymmetric": scheme.weight_symmetric,
+                "TensorQuantOverrides": _of_one_scale(model, scheme),
+            },
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
@@ -229,6 +245,25 @@ def insert_quantization(
     return quantized
 
 
+def _of_one_scale(model: onnx.ModelProto, scheme: QuantizationScheme) -> dict[str, list[dict[str, Any]]]:
+    """Return ONNX Runtime's overrides for weights of a MatMul that a scale per channel does not fit.
+
+    Its kernels take one per column of a matrix on the right. A weight on the left, or one for each of a batch
+    of products, gets one scale: the graph would load and fail when it runs.
+    """
+    if not scheme.per_channel:
+        return {}
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    names = {
+        name
+        for node in model.graph.node
+        if node.op_type == "MatMul"
+        for place, name in enumerate(node.input)
+        if name in ranks and (place == 0 or ranks[name] != 2)
+    }
+    return {name: [{}] for name in sorted(names)}
+
+
 def _check_quantizable(model: onnx.ModelProto) -> None:
     topology = Topology(model.graph)
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in topology.nodes):
@@ -242,6 +277,36 @@ def _check_quantizable(model: onnx.ModelProto) -> None:
             "The graph has no Conv, Gemm or MatMul with constant weights in float32: there is nothing to "
             "quantize.",
         )
+
+
+def _check_rounded(quantized: onnx.ModelProto, exclusions: tuple[Exclusion, ...]) -> None:
+    """Refuse to call a graph quantized in which no layer is.
+
+    Raises:
+        QuantizationFailed: NOTHING_TO_QUANTIZE.
+    """
+    topology = Topology(quantized.graph)
+    rounded = {
+        output
+        for node in topology.nodes
+        if node.op_type == "DequantizeLinear" and node.input[0] in topology.constants
+        for output in node.output
+    }
+    if any(
+        node.op_type in WEIGHTED_OPERATORS and rounded.intersection(node.input) for node in topology.nodes
+    ):
+        return
+    left = sum(len(found.nodes) for found in exclusions)
+    operators = sorted(
+        {node.op_type for index, node in enumerate(topology.nodes) if topology.is_weighted(index)}
+    )
+    raise QuantizationFailed(
+        "NOTHING_TO_QUANTIZE",
+        f"No layer of the graph would be quantized: {left} nodes are left in floating point"
+        + (f" ({exclusions[0].reason})" if exclusions else "")
+        + f", and its layers are {', '.join(operators) or 'none'}. Quantize Conv, Gemm or MatMul layers, "
+        "leave fewer out, or try the passes quantize-dynamic and quantize-weights.",
+    )
 
 
 def _requested_exclusion(model: onnx.ModelProto, names: tuple[str, ...]) -> Exclusion | None:

@@ -12,7 +12,7 @@ grow with the samples, records of parts merge.
 - ``exporters``: the record in the words of other toolchains.
 """
 
-from boardwright.compiler.engine.observe.graph_values import float_activations, layer_inputs
+from boardwright.compiler.engine.observe.graph_values import float_activations, infinite_tensors, layer_inputs
 from boardwright.compiler.engine.observe.observer import Feed, Observer, observe
 from boardwright.compiler.engine.observe.record import (
     METHODS,
@@ -31,6 +31,7 @@ __all__ = [
     "TensorRange",
     "TensorStatistics",
     "float_activations",
+    "infinite_tensors",
     "layer_inputs",
     "observe",
 ]

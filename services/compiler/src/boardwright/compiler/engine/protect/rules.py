@@ -13,6 +13,7 @@ from boardwright.compiler.engine.protect.attention import find_attention
 from boardwright.compiler.engine.protect.conversions import conversions_caused, find_pockets
 from boardwright.compiler.engine.protect.decode import find_selections, find_tail
 from boardwright.compiler.engine.protect.exclusion import Exclusion
+from boardwright.compiler.engine.protect.infinities import find_infinities
 from boardwright.compiler.engine.protect.joins import find_joins, find_sums
 from boardwright.compiler.engine.protect.normalization import find_normalizations
 from boardwright.compiler.engine.protect.structure import Subject
@@ -62,9 +63,8 @@ def protect(
     subject = Subject(drop_constant_channels(model, ranges)[0], ranges, scheme)
     taken: set[int] = set()
     exclusions: list[Exclusion] = []
-    for name, rule in RULES.items():
-        if name not in wanted:
-            continue
+    applied = [find_infinities, *(rule for name, rule in RULES.items() if name in wanted)]
+    for rule in applied:  # infinities cannot be rounded, whatever is asked for
         for exclusion, nodes in rule(subject, set(taken)):
             if nodes - taken:
                 counted = conversions_caused(subject, nodes, taken)
