@@ -2,6 +2,7 @@
 
 No rule knows any architecture. In ``rules`` they come together:
 
+- ``infinities``: masks and paddings of infinity, and what reads them.
 - ``joins``: inputs of very different magnitude under one scale (Concat, Where, Scatter, Add).
 - ``decode``: what follows the last layers, and what leads to choices and coordinates in mid-network.
 - ``attention``, ``normalization``: softmax over positions, and norms that an exporter wrote out.
