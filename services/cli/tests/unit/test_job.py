@@ -1,9 +1,11 @@
 """What `job show` tells of a step."""
 
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from boardwright.api.jobs.v1.jobs_pb2 import Step
-from boardwright.cli.commands.job import _seconds
+from boardwright.api.jobs.v1.jobs_pb2 import Job, Step
+from boardwright.cli.commands.job import _seconds, print_job
+from boardwright.cli.output import Format
 
 BEGUN, ENDED = Timestamp(seconds=1_800_000_000), Timestamp(seconds=1_800_000_002, nanos=500_000_000)
 
@@ -15,3 +17,12 @@ def test_a_step_that_ran_tells_how_long() -> None:
 def test_a_step_that_was_skipped_or_still_runs_tells_no_time() -> None:
     assert _seconds(Step(finish_time=ENDED)) == ""
     assert _seconds(Step(start_time=BEGUN)) == ""
+
+
+def test_what_a_step_says_at_length_stands_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "Calibrated with 10 samples; 100 and more give steadier ranges."
+    steps = [Step(step="quantize", warnings=[long, "Look"]), Step(step="evaluate", warnings=["Short."])]
+    print_job(Job(name="projects/default/compileJobs/7", steps=steps), Format.TABLE)
+    table, _, below = capsys.readouterr().out.partition("quantize:\n")
+    assert "Short." in table and long not in table
+    assert below == f"  {long} Look.\n"

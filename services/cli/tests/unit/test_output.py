@@ -39,6 +39,36 @@ def test_a_table_is_not_cut_where_nobody_looks(capsys: pytest.CaptureFixture[str
     assert "[red]1[/red]" in printed  # what comes from outside is never markup
 
 
+def test_a_narrow_terminal_breaks_between_words_and_never_names_and_numbers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    row = (
+        "quantize-dynamic-dynamic",
+        "raspberry-pi-5",
+        "1234.56",
+        "reads its input twice and is slower by it",
+    )
+    output.print_table(("step", "board", ">seconds", "says"), [row])
+    printed = capsys.readouterr().out
+    assert all(len(line) <= 60 for line in printed.splitlines())
+    words = set(printed.split())
+    assert {*row[:3], *row[3].split()} <= words
+
+
+def test_notes_are_as_wide_as_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output.print_notes({"a": "word " * 100})
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    output.print_notes({"a": "word " * 10})
+    assert capsys.readouterr().out == f"a:\n  {'word ' * 7}".rstrip() + f"\n  {'word ' * 3}".rstrip() + "\n"
+
+
 def test_details_leave_empty_values_out(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_details([("name", "a\nb"), ("nothing", ""), ("x", "1")])
     assert capsys.readouterr().out == "name  a\n      b\nx     1\n"

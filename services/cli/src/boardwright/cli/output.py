@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Message")
 
 _UNLIMITED_WIDTH = 10_000
+_LONGEST_WORD = 20
+"""Words up to this length are not broken to make a table narrower."""
 
 
 class Format(StrEnum):
@@ -89,14 +92,55 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
-    for row in rows:
+    cells = [list(row) for row in rows]
+    headings = [column.lstrip(">") for column in columns]
+    terminal = get_terminal_size().columns if sys.stdout.isatty() else None
+    widths = _widths([headings, *cells], columns, terminal or _UNLIMITED_WIDTH)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=title or None,
+        title_justify="left",
+        pad_edge=False,
+        collapse_padding=terminal is not None,
+    )
+    for column, heading, width in zip(columns, headings, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        table.add_column(heading, justify=justify, overflow="fold", width=width if terminal else None)
+    for row in cells:
         table.add_row(*(_escaped(cell) for cell in row))
-    width = None if sys.stdout.isatty() else _UNLIMITED_WIDTH
-    Console(width=width, highlight=False).print(table)
+    Console(width=terminal or _UNLIMITED_WIDTH, highlight=False).print(table)
+
+
+def _widths(rows: Sequence[Sequence[str]], columns: Sequence[str], terminal: int) -> list[int]:
+    """How wide each column is: the widest texts are broken between words until the table fits.
+
+    Names, which stand in the first column, and numbers are broken only where nothing else is left to break.
+    """
+    from rich.cells import cell_len
+
+    texts = list(zip(*rows, strict=True))
+    widths = [max(cell_len(text) for text in column) for column in texts]
+    words = [max((cell_len(word) for text in column for word in text.split()), default=1) for column in texts]
+    whole = [
+        width if not number or column.startswith(">") else min(word, _LONGEST_WORD)
+        for number, (column, width, word) in enumerate(zip(columns, widths, words, strict=True))
+    ]
+    room = terminal - 2 * len(columns)
+    for least in (whole, [1] * len(columns)):
+        while sum(widths) > room and any(now > low for now, low in zip(widths, least, strict=True)):
+            over = [now if now > low else 0 for now, low in zip(widths, least, strict=True)]
+            widths[over.index(max(over))] -= 1
+    return widths
+
+
+def print_notes(notes: Mapping[str, str]) -> None:
+    """Print sentences under the names that they belong to, as wide as the terminal."""
+    import textwrap
+
+    width = get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED_WIDTH
+    for name, text in notes.items():
+        lines = textwrap.wrap(text, max(width - 2, 20), break_long_words=False, break_on_hyphens=False)
+        sys.stdout.write("\n".join([f"{name}:", *(f"  {line}" for line in lines)]) + "\n")
 
 
 def print_details(rows: Iterable[tuple[str, str]]) -> None:

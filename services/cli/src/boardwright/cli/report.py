@@ -43,7 +43,7 @@ class ReportRow:
 
 
 def collect(client: Client, version: str) -> list[ReportRow]:
-    """One row for each variant and board, the baseline first; of several builds for a board the newest.
+    """One row for each variant, board and toolchain, the baseline first; of several builds the newest.
 
     Raises:
         NotFound: VERSION_NOT_FOUND.
@@ -58,14 +58,13 @@ def collect(client: Client, version: str) -> list[ReportRow]:
         accuracies = _accuracies(
             [m for m in measurements if m.name.startswith(variant.name + "/measurements/")]
         )
-        newest: dict[str, Artifact] = {}
+        newest: dict[tuple[str, str], Artifact] = {}
         for artifact in client.models.artifacts(variant.name):
-            newest.setdefault(artifact.pin.board, artifact)
+            newest.setdefault((artifact.pin.board, artifact.toolchain), artifact)
         label = variant.name.rpartition("/")[2]
         if not newest:
             rows.append(ReportRow(label, "", "", accuracies, variant.graph.size_bytes, None, None, None, ""))
-        for board in sorted(newest):
-            artifact = newest[board]
+        for _, artifact in sorted(newest.items(), key=lambda item: item[0]):
             below = [m for m in measurements if m.name.startswith(artifact.name + "/measurements/")]
             rows.append(_row(label, artifact, accuracies, below))
     return rows
@@ -111,12 +110,15 @@ def print_report(rows: list[ReportRow], *, title: str = "") -> None:
     shown = ("top1",) if any("top1" in row.accuracies for row in rows) else ("map50_95", "map50")
     metrics = [name for name in shown if any(name in row.accuracies for row in rows)]
     accuracy_columns = (f">{name} %" for name in metrics)
+    contested = {
+        row.board for row in rows if len({other.toolchain for other in rows if other.board == row.board}) > 1
+    }
     print_table(
         ("variant", "built for", *accuracy_columns, ">size", ">p50 ms", ">p95 ms", "measured on"),
         [
             (
                 row.variant,
-                row.board or "not built yet",
+                _built_for(row, contested),
                 *(f"{100 * row.accuracies[name]:.2f}" if name in row.accuracies else "–" for name in metrics),
                 size(row.size_bytes),
                 _milliseconds(row.p50_ms),
@@ -127,6 +129,13 @@ def print_report(rows: list[ReportRow], *, title: str = "") -> None:
         ],
         title=title,
     )
+
+
+def _built_for(row: ReportRow, contested: set[str]) -> str:
+    """The board, and by which toolchain where several built for it."""
+    if not row.board:
+        return "not built yet"
+    return f"{row.board} {row.toolchain}" if row.board in contested else row.board
 
 
 def _milliseconds(value: float | None) -> str:

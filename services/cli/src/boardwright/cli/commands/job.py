@@ -14,6 +14,7 @@ from boardwright.cli.output import (
     print_details,
     print_json,
     print_messages,
+    print_notes,
     say,
 )
 from boardwright.cli.progress import Bars
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from boardwright.client import Client
 
 group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compile and build jobs.")
+
+_FITS_A_COLUMN = 40
+"""Longer than this, what a step says stands below the table."""
 
 JobArgument = Annotated[str, typer.Argument(help="compileJobs/ID or buildJobs/ID.")]
 
@@ -221,10 +225,22 @@ def print_job(job: Job, output: Format) -> None:
             ("created", f"{moment(job.create_time)} by {job.creator}"),
         ]
     )
+    said = {step.step: _says(step) for step in job.steps}
+    told = {name: text for name, text in said.items() if len(text) > _FITS_A_COLUMN}
     print_table(
         ("step", "state", ">seconds", "worker", "says"),
-        [(step.step, _step_state(step), _seconds(step), step.worker, _says(step)) for step in job.steps],
+        [
+            (
+                step.step,
+                _step_state(step),
+                _seconds(step),
+                step.worker,
+                "" if step.step in told else said[step.step],
+            )
+            for step in job.steps
+        ],
     )
+    print_notes(told)
 
 
 def short(name: str) -> str:
@@ -258,4 +274,8 @@ def _says(step: Step) -> str:
         return f"{step.failure.message} [{step.failure.reason}]"
     if step.progress.what and not step.finish_time.seconds:
         return f"{step.progress.what} {step.progress.done}/{step.progress.total or '?'}"
-    return "; ".join(step.warnings[:2])
+    return " ".join(_sentence(warning) for warning in step.warnings[:2])
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
