@@ -156,8 +156,9 @@ def _is_set_of_queries(metadata: YoloMetadata, shape: Sequence[Axis]) -> bool:
     if metadata.head:
         return metadata.head == RTDETR_HEAD
     rows, columns = shape[1], shape[2]
-    few = isinstance(rows, int) and rows <= _MOST_END_TO_END_ROWS
-    return few and isinstance(columns, int) and columns == 4 + len(metadata.labels) < rows
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        return False
+    return columns < rows <= _MOST_END_TO_END_ROWS and columns == 4 + len(metadata.labels)
 
 
 def _has_further_boxes(outputs: Mapping[str, tuple[list[Axis], str]]) -> bool:

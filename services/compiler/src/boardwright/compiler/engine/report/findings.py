@@ -30,21 +30,20 @@ def sensitivity(data: ReportData) -> Section | None:
         if not entries:
             continue
         worst = sorted(entries, key=lambda entry: float(entry["sqnr_db"]))[:_SHOWN]
+        metric = _metric_of(document)  # without one, a column of dashes would tell nothing
         rows = [
             (
                 str(number),
                 str(entry.get("node", "")),
                 str(entry.get("operator", "")),
                 f"{float(entry['sqnr_db']):.1f}",
-                percent(_number(entry.get("metric_drop"))),
+                *([percent(_number(entry.get("metric_drop")))] if metric else []),
                 "measured" if entry.get("measured", True) else "estimated",
             )
             for number, entry in enumerate(worst, start=1)
         ]
-        columns = (">", "layer", "operator", ">SQNR dB", ">points lost", "how")
-        metric = _metric_of(document)
-        if not metric:  # a column of dashes tells nothing
-            columns, rows = _without(columns, 4), [_without(row, 4) for row in rows]
+        lost = (">points lost",) if metric else ()
+        columns = (">", "layer", "operator", ">SQNR dB", *lost, "how")
         bars = [(str(entry.get("node", "")), float(entry["sqnr_db"])) for entry in worst]
         told = (
             f"The {len(worst)} of {len(entries)} layers of {variant} whose quantization alone costs the "
@@ -59,10 +58,6 @@ def sensitivity(data: ReportData) -> Section | None:
 def _metric_of(document: Mapping[str, Any]) -> str:
     method = document.get("sensitivity_method")
     return str(method.get("metric") or "") if isinstance(method, Mapping) else ""
-
-
-def _without(row: tuple[str, ...], place: int) -> tuple[str, ...]:
-    return row[:place] + row[place + 1 :]
 
 
 def activation_ranges(data: ReportData) -> Section | None:
