@@ -45,6 +45,33 @@ def test_recipes_with_a_rung_are_tried_in_order_where_their_datasets_are_given()
     assert [plan.candidate.is_baseline for plan in plans] == [True, False, False]
 
 
+SHIPPED_RECIPES = Path(__file__).parents[3] / "compiler/src/boardwright/compiler/recipes"
+MIXED = """version: 1
+name: mixed
+passes:
+  - pass: protect
+    budget:
+      max_drop: 0.5
+  - pass: quantize
+"""
+
+
+def test_a_budget_of_loss_is_what_was_asked_for() -> None:
+    mixed = recipe("mixed", 40, yaml=MIXED)
+    roles = ["calibration", "evaluation"]
+
+    def planned(points: float | None, own: list[Any] | None = None) -> list[str]:
+        return [plan.recipe for plan in plan_candidates([SHIPPED[3], mixed], own or [], roles, points)]
+
+    assert "mixed" in planned(None) and "mixed" in planned(0.5)
+    (text,) = [text for text in planned(2.0) if "\n" in text]
+    assert text == MIXED.replace("max_drop: 0.5", "max_drop: 2")
+    shipped = SHIPPED_RECIPES / "mixed.yaml"
+    mixed = recipe("mixed", 40, yaml=shipped.read_text(encoding="utf-8"))
+    assert any("max_drop: 2\n" in text for text in planned(2.0))
+    assert "mine.yaml" in planned(2.0, [("mine", "mine.yaml", recipe("mine", yaml=MIXED))])
+
+
 def test_a_caller_s_recipes_are_tried_instead_beside_the_baseline() -> None:
     own = [("mine", "version: 1\n", recipe("", 0)), ("trained", "trained", SHIPPED[1])]
     plans = plan_candidates(SHIPPED, own, ["calibration", "evaluation", "training"])

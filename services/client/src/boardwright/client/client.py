@@ -339,7 +339,10 @@ class Client:
             )
         subject = self.models.version(version)
         found = {board.name: board for board in map(self.boards.get, boards)}
-        plans = plan_candidates(self.recipes.list(), own_recipes(self, recipes), roles)
+        # A variant that keeps to the strictest set keeps to all.
+        drops = [held.max_drop_points for held in asked if held.max_drop_points is not None]
+        strictest = min(drops, default=None)
+        plans = plan_candidates(self.recipes.list(), own_recipes(self, recipes), roles, strictest)
         optimizer = Optimizer(
             self,
             subject,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,8 @@ _AFTER_ALL = 1_000_000
 _OWN_FAULT = ("STEP_CRASHED", "TIME_LIMIT_EXCEEDED")
 """Failures that are not remembered by the cache and yet say more of the recipe than of the worker's luck."""
 _LOOKED_BACK = 20
+_BUDGET = re.compile(r"^(\s+budget:\s*\n\s+max_drop:[ \t]*)([0-9.]+)", re.MULTILINE)
+"""The budget of the pass `protect`, in points, as recipes write it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ def plan_candidates(
     shipped: Sequence[compiler_pb2.Recipe],
     own: Sequence[tuple[str, str, compiler_pb2.Recipe]],
     roles: Iterable[str],
+    max_drop_points: float | None = None,
 ) -> list[Plan]:
     """Return what may be tried, cheapest first.
 
@@ -56,10 +60,12 @@ def plan_candidates(
         shipped: the recipes that come with the compiler; those with a rung are tried.
         own: recipes that are tried instead (beside the baseline): name, what `compile` takes, and the recipe.
         roles: of the datasets that are given.
+        max_drop_points: what may be lost at most: shipped recipes that spend a budget of loss get this one. A
+            caller's own recipes stay as they are.
     """
     given = set(roles)
     entries = [
-        (_id(recipe), _id(recipe), recipe)
+        (_id(recipe), _with_budget(recipe, max_drop_points), recipe)
         for recipe in shipped
         if recipe.HasField("rung") and (not own or list(recipe.variants) == [BASELINE])
     ]
@@ -80,6 +86,15 @@ def plan_candidates(
         )
         plans.append(Plan(candidate, source))
     return sorted(plans, key=lambda plan: plan.candidate.order)
+
+
+def _with_budget(recipe: compiler_pb2.Recipe, max_drop_points: float | None) -> str:
+    """Return what `compile` takes: the recipe's name, or its text with the loss that is asked for."""
+    if max_drop_points is None:
+        return _id(recipe)
+    text = _BUDGET.sub(rf"\g<1>{max_drop_points:g}", recipe.yaml)
+    same = all(float(own) == max_drop_points for _, own in _BUDGET.findall(recipe.yaml))
+    return _id(recipe) if same else text
 
 
 def _id(recipe: compiler_pb2.Recipe) -> str:
