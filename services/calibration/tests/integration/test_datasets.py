@@ -93,8 +93,12 @@ async def test_versions_that_are_not_there(bench: Bench) -> None:
     for call in (
         bench.service.create_version(missing, (), CALLER, RequestId()),
         bench.service.versions(missing, Page()),
+        bench.service.version(missing, "latest"),
+        bench.service.version(missing, "1"),
     ):
         assert (await refused(call)).reason == "DATASET_NOT_FOUND"
+    error = await refused(bench.service.version(DatasetKey("default", KEY.dataset[:-1]), "latest"))
+    assert error.message.endswith(f"did you mean {KEY.dataset}?")
 
 
 async def test_samples_are_added_once(bench: Bench, picture: Picture) -> None:

@@ -9,9 +9,10 @@ from boardwright.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArg
 NAMED_AT_MOST = 20
 
 
-def dataset_not_found(name: str) -> NotFound:
-    """DATASET_NOT_FOUND."""
-    return NotFound("DATASET_NOT_FOUND", f"there is no {name}; create it, or list the datasets", dataset=name)
+def dataset_not_found(name: str, near: str = "") -> NotFound:
+    """DATASET_NOT_FOUND; `near` is the id of one with a similar name."""
+    hint = f"; did you mean {near}?" if near else "; create it, or list the datasets"
+    return NotFound("DATASET_NOT_FOUND", f"there is no {name}{hint}", dataset=name)
 
 
 def dataset_exists(name: str) -> AlreadyExists:

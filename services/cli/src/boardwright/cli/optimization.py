@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from boardwright.cli.output import print_table, size
+from boardwright.cli.output import print_notes, print_table, size
 
 if TYPE_CHECKING:
     from boardwright.selection import Attempt, Figures, Outcome, Selection
@@ -62,10 +62,11 @@ def print_selection(selection: Selection) -> None:
 
 def _print_one(selection: Selection, outcome: Outcome) -> None:
     rows = [
-        (*row, held.verdict.value, held.reason)
+        (*row, held.verdict.value)
         for row, held in zip(_figure_rows(selection, outcome), outcome.judgements, strict=True)
     ]
-    print_table((*_columns(selection, outcome), "verdict", "why"), rows, title=_title(outcome))
+    print_table((*_columns(selection, outcome), "verdict"), rows, title=_title(outcome))
+    print_notes({held.candidate: held.reason for held in outcome.judgements if held.reason})
 
 
 def _print_figures(selection: Selection, outcome: Outcome) -> None:

@@ -335,7 +335,8 @@ class Client:
             )
         if "evaluation" not in roles:
             raise InvalidArgument(
-                "DATASET_MISSING", "candidates are judged on a labelled dataset: name it for evaluation"
+                "DATASET_MISSING",
+                "candidates are judged on a labelled dataset: name it (--evaluation DATASET)",
             )
         subject = self.models.version(version)
         found = {board.name: board for board in map(self.boards.get, boards)}

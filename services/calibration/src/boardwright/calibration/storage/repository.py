@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
@@ -120,6 +121,7 @@ class SqlRepository:
                 dataset=key.dataset,
             )
             if row is None:
+                _dataset(tx, key)
                 raise errors.version_not_found(f"{names.dataset_name(key)}/versions/{names.LATEST}")
             return rows.version(row)
 
@@ -240,7 +242,9 @@ def _dataset(tx: Transaction, key: DatasetKey) -> Dataset:
         dataset=key.dataset,
     )
     if row is None:
-        raise errors.dataset_not_found(names.dataset_name(key))
+        known = tx.all("SELECT dataset FROM datasets WHERE project = :project", project=key.project)
+        near = difflib.get_close_matches(key.dataset, [entry["dataset"] for entry in known], n=1)
+        raise errors.dataset_not_found(names.dataset_name(key), near[0] if near else "")
     return rows.dataset(row)
 
 
@@ -252,6 +256,7 @@ def _version(tx: Transaction, key: VersionKey) -> DatasetVersion:
         number=key.number,
     )
     if row is None:
+        _dataset(tx, key.dataset)
         raise errors.version_not_found(names.version_name(key))
     return rows.version(row)
 

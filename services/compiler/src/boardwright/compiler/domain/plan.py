@@ -275,7 +275,8 @@ def _dataset_inputs(entry: Pass, role: str, subject: Subject) -> dict[str, Given
     if content is None:
         raise RecipeError(
             "DATASET_MISSING",
-            f"{entry.name} needs a sealed {role} dataset: name one, or choose a recipe without {entry.name}.",
+            f"{entry.name} needs a sealed {role} dataset: name one (--{role} DATASET), or choose a recipe "
+            f"without {entry.name}.",
             entry.line,
         )
     packs = {f"{role}.pack-{number}": pack for number, pack in enumerate(content.packs)}
