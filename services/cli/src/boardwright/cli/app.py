@@ -23,10 +23,12 @@ from boardwright.cli.commands import (
     server,
     stack,
 )
+from boardwright.cli.ordering import AnyOrder
 from boardwright.cli.session import Session
 
 app = typer.Typer(
     name="boardwright",
+    cls=AnyOrder,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
