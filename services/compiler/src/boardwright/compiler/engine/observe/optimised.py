@@ -17,14 +17,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.canonical import captured
 from boardwright.compiler.engine.graph.session import open_session
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
+
+    Array = np.ndarray[Any, Any]
 
 BLOCKED_DOMAIN = "com.microsoft.nchwc"
 
@@ -93,7 +96,10 @@ def tensors_of(model: onnx.ModelProto) -> set[str]:
 
 @cache
 def block_size() -> int:
-    """Return how many channels lie side by side in this CPU's blocked layout, found by reordering numbers."""
+    """Return how many channels lie side by side in this CPU's blocked layout, found by reordering numbers.
+
+    1 for a layout that is not understood: tensors are then read behind the runtime's own ReorderOutput.
+    """
     import numpy as np
     import onnx
     from onnx import helper
@@ -110,8 +116,18 @@ def block_size() -> int:
     session = open_session(
         helper.make_model(graph, opset_imports=opsets, ir_version=8), threads=1, level="none"
     )
-    pixels = np.tile(np.arange(width, dtype=np.float32), (1, channels, 1, 1))
-    return int(np.argmax(session.run(None, {"x": pixels})[0].reshape(-1) > 0))
+    numbers = np.arange(channels * width, dtype=np.float32).reshape(1, channels, 1, width)
+    return _block_of(numbers[0, :, 0], session.run(None, {"x": numbers})[0].reshape(-1))
+
+
+def _block_of(numbers: Array, memory: Array) -> int:
+    """Return the size of the blocks in which ``memory`` holds ``numbers`` (C, W), 1 if it does not."""
+    channels, width = numbers.shape
+    for block in (16, 8, 4):
+        blocked = numbers.reshape(channels // block, block, width).transpose(0, 2, 1)
+        if memory.shape == (numbers.size,) and bool((blocked.reshape(-1) == memory).all()):
+            return block
+    return 1
 
 
 def _optimise(model: onnx.ModelProto, level: str) -> onnx.ModelProto:
