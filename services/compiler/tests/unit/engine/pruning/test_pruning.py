@@ -14,6 +14,11 @@ from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.importing import Declared, import_checkpoint
 from boardwright.compiler.engine.pruning import PruneOptions, prune
+from boardwright.compiler.engine.pruning.channels import is_heads
+from boardwright.compiler.engine.pruning.dependencies import find_dependencies
+from boardwright.compiler.engine.pruning.graph import prepare_for_pruning
+from boardwright.compiler.engine.pruning.taylor import taylor
+from boardwright.compiler.engine.pruning.units import find_cells
 
 
 @pytest.mark.parametrize("scope", ["uniform", "global", "sensitivity"])
@@ -205,8 +210,13 @@ def test_what_cannot_be_done_is_told(graph, feeds, changes, reason, told):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"amount": 1.0}, {"scope": "local"}, {"importance": "l3"}, {"rounds": 0}]
-)
+    "changes",
+    [
+        {"amount": 0.0}, {"amount": 1.0}, {"amount": float("nan")}, {"max_ratio": 1.5},
+        {"max_ratio": float("nan")}, {"layers": {"*": 1.5}}, {"layers": {"*": float("nan")}},
+        {"layers": {"*": -0.1}}, {"scope": "local"}, {"importance": "l3"}, {"rounds": 0},
+    ],
+)  # fmt: skip
 def test_options_that_make_no_sense_are_refused(changes):
     with pytest.raises(EngineError) as caught:
         PruneOptions(**changes)
@@ -254,7 +264,7 @@ def test_a_graph_that_cannot_be_differentiated_is_ranked_by_what_can_be_measured
     def refuse(*_: object, **__: object) -> None:
         raise EngineError("TRAINING_OPERATOR_UNSUPPORTED", "Einsum cannot be trained.")
 
-    monkeypatch.setattr(network, "to_torch", refuse)
+    monkeypatch.setattr(network, "GraphNetwork", refuse)
     done = prune(graph("Residual"), feeds, PruneOptions(0.3, round_to=1))
     assert any("no gradients. Einsum cannot be trained" in note for note in done.notes)
     by_hand = prune(graph("Residual"), feeds, PruneOptions(0.3, importance="reconstruction", round_to=1))
@@ -300,3 +310,24 @@ def test_constants_that_exporters_share_are_cut_apart_round_by_round():
     names = [tensor.name for tensor in done.model.graph.initializer]
     assert len(names) == len(set(names))
     assert open_session(done.model).run(None, images[0])[0].shape == (1, 16, 1, 1)
+
+
+def test_gradients_rank_attention_heads_too(graph, feeds):
+    """Fusions rename what a MatMul and its bias make: heads that no gradient reached all looked worthless."""
+    model = graph("Attention")
+    head = slice(16, 24)  # the third of four, which nobody listens to
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    name = next(
+        node.input[1] for node in model.graph.node if node.op_type == "MatMul" and "project" in node.name
+    )
+    value = numpy_helper.to_array(stored[name]).copy()
+    value[head] *= 1e-3
+    stored[name].CopyFrom(numpy_helper.from_array(value, name))
+    found = find_dependencies(prepare_for_pruning(model))
+    cells = find_cells(found)
+    scores = taylor(found, cells, feeds)
+    place = next(number for number, cell in enumerate(cells) if is_heads(found, cell))
+    assert cells[place].units.size == 4
+    assert scores[place].argmin() == 2
+    assert (scores[place][[0, 1, 3]] > 1e3 * scores[place][2]).all()
+    assert all((score > 0).any() for score in scores)

@@ -75,6 +75,11 @@ class PruneOptions:
                 raise _unfit(f"{name} {value!r} is not known; choose one of {', '.join(choices)}")
         if not 0 < self.amount < 1:
             raise _unfit(f"amount is a fraction above 0 and below 1, not {self.amount}")
+        if not 0 < self.max_ratio < 1:
+            raise _unfit(f"max_ratio is a fraction above 0 and below 1, not {self.max_ratio}")
+        for pattern, ratio in self.layers.items():
+            if not 0 <= ratio < 1:
+                raise _unfit(f"the ratio of {pattern!r} is a fraction of 0 to below 1, not {ratio}")
         if self.rounds < 1 or self.round_to < 1:
             raise _unfit("rounds and round_to must be at least 1")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import DatasetUnfit
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
-from boardwright.compiler.engine.pruning.importance import Scores, per_unit
+from boardwright.compiler.engine.pruning.importance import Scores, magnitude, per_unit
 from boardwright.compiler.engine.pruning.labels import Site
 from boardwright.compiler.engine.pruning.statistics import Feed, channel_axis
 from boardwright.compiler.engine.pruning.units import Cell
@@ -40,7 +40,7 @@ def taylor(found: Dependencies, cells: Sequence[Cell], feeds: Iterable[Feed], *,
     import numpy as np
     import torch
 
-    from boardwright.compiler.engine.training.network import to_torch
+    from boardwright.compiler.engine.training.network import GraphNetwork
 
     makers = {
         number: (*_where_finished(found, found.sites[number]), found.sites[number])
@@ -48,7 +48,8 @@ def taylor(found: Dependencies, cells: Sequence[Cell], feeds: Iterable[Feed], *,
         for number in cell.sites
         if found.sites[number].role == "out"
     }
-    network = to_torch(found.model, fold_batch_norms=False)
+    # As it is, and not optimised again: fusions would rename what is gated.
+    network = GraphNetwork(found.model).eval()
     made = {name for node in network.graph.graph.node for name in node.output}
     gates: dict[str, torch.Tensor] = {}
     for tensor, axis, site in makers.values():
@@ -80,7 +81,27 @@ def taylor(found: Dependencies, cells: Sequence[Cell], feeds: Iterable[Feed], *,
         raise DatasetUnfit(
             "CALIBRATION_EMPTY", "There is no sample to prune with: add samples to the dataset and seal it."
         )
-    return [score / count for score in scores]
+    return _filled(found, cells, [score / count for score in scores], makers, gates)
+
+
+def _filled(
+    found: Dependencies,
+    cells: Sequence[Cell],
+    scores: Scores,
+    makers: Mapping[int, tuple[str, int, Site]],
+    gates: Mapping[str, torch.Tensor],
+) -> Scores:
+    """Rank cells that have no gate by magnitude, at the others' mean: nothing known is not worth nothing."""
+    gated = [any(n in makers and makers[n][0] in gates for n in cell.sites) for cell in cells]
+    if all(gated):
+        return scores
+    known = [float(score.mean()) for score, has in zip(scores, gated, strict=True) if has]
+    level = sum(known) / len(known) if known else 1.0
+    norms = magnitude(found, cells, 2)
+    return [
+        score if has else level * norm / max(float(norm.mean()), 1e-12)
+        for score, norm, has in zip(scores, norms, gated, strict=True)
+    ]
 
 
 def _gate(gate: torch.Tensor) -> Any:
