@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from boardwright.compiler.engine.distill.graphs import distill_graph
 from boardwright.compiler.engine.distill.options import DistillOptions, read_distill_options
@@ -164,3 +166,50 @@ def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(EngineError) as caught:
         read_distill_options(wrong)
     assert caught.value.reason == "DISTILL_OPTIONS_UNFIT"
+
+
+def test_labels_of_the_samples_that_have_one_are_learnt_where_others_have_none(student, teacher, digits):
+    """A teacher that knows nothing: what the student learns of a few labels, no whole batch has."""
+    samples = [
+        sample if place % 4 == 0 else replace(sample, class_index=None)
+        for place, sample in enumerate(digits(0, 128))
+    ]
+    training = replace(QUICK, epochs=2)
+    done = learn(student, teacher, samples, DistillOptions(alpha=0.5), training)
+    assert done.labelled == 32
+    assert set(done.record.terms) == {"soft-labels", "labels"}
+    none = learn(student, teacher, digits(0, 128, labels=False), DistillOptions(alpha=0.5), training)
+    assert set(none.record.terms) == {"soft-labels"}
+    assert done.model != none.model
+
+
+def test_the_expectation_over_box_edges_is_no_weight_to_learn():
+    """A Conv of 0, 1, 2… over a Softmax (DFL) stays what it is, as in every other training pass."""
+    spec = InputSpec(height=8, width=8, name="images", batch=1)
+    output = OutputSpec(task="detection", head="dense", num_classes=2)
+    rng = np.random.default_rng(0)
+
+    def network(seed: int) -> onnx.ModelProto:
+        weights = np.random.default_rng(seed).normal(size=(8, 3, 3, 3)).astype(np.float32)
+        nodes = [
+            helper.make_node("Conv", ["images", "w"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+            helper.make_node("Softmax", ["c"], ["s"], name="softmax", axis=1),
+            helper.make_node("Conv", ["s", "edges"], ["distance"], name="dfl"),
+        ]
+        graph = helper.make_graph(
+            nodes, "net",
+            [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])],
+            [helper.make_tensor_value_info("distance", TensorProto.FLOAT, [1, 1, 8, 8])],
+            [
+                numpy_helper.from_array(weights, "w"),
+                numpy_helper.from_array(np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1), "edges"),
+            ],
+        )  # fmt: skip
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    samples = [Sample(str(n), rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for n in range(8)]
+    specs = {"spec": spec, "teacher_spec": spec, "output": output, "teacher_output": output}
+    done = learn(network(0), network(1), samples, training=replace(QUICK, epochs=2), **specs)
+    kept = {t.name: numpy_helper.to_array(t) for t in done.model.graph.initializer}
+    np.testing.assert_array_equal(kept["edges"].reshape(-1), np.arange(8))
+    assert done.after < done.before

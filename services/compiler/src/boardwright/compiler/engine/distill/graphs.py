@@ -107,7 +107,6 @@ def distill_graph(
     check_teacher(output_spec, teacher.output_spec)
     objective = _chosen(options.objective, output_spec)
     network = to_torch(model, fold_batch_norms=False)
-    network.requires_grad_(True)
     pairs: tuple[FeaturePair, ...] = ()
     if objective == "features":
         teacher = replace(teacher, model=prepare_for_training(teacher.model))  # with all shapes known

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from boardwright.compiler.engine.distill.options import DistillOptions
 from boardwright.compiler.engine.distill.pairing import Feature, FeaturePair
-from boardwright.compiler.engine.training.data import Batch
+from boardwright.compiler.engine.training.data import UNLABELLED, Batch
 from boardwright.compiler.engine.training.losses import cross_entropy, matching_loss, soft_label_loss
 from boardwright.compiler.engine.training.network import GraphNetwork
 from boardwright.compiler.engine.training.objectives import as_logits, output_place
@@ -30,17 +30,19 @@ AskTeacher = Callable[[Batch], Sequence["Answer"]]
 def soft_labels(
     spec: OutputSpec, teacher_spec: OutputSpec, teacher_name: str, place: int, options: DistillOptions
 ) -> AnswerTerms:
-    """Return the terms of a classifier: the teacher's softened chances, and class labels where a whole batch
-    has them (Hinton et al. 2015). ``teacher_name`` is the teacher's output, ``place`` the student's."""
+    """Return the terms of a classifier: the teacher's softened chances, and class labels of those samples
+    that have one (Hinton et al. 2015). ``teacher_name`` is the teacher's output, ``place`` the student's."""
 
     def terms(outputs: Sequence[Tensor], answers: Sequence[Answer], batch: Batch) -> Terms:
         logits = as_logits(outputs[place], spec)
         theirs = as_logits(stack(answers, teacher_name), teacher_spec)
         learnt = soft_label_loss(logits, theirs, temperature=options.temperature)
-        if batch.labels is None:
+        known = batch.labels != UNLABELLED if batch.labels is not None else torch.zeros(len(batch)).bool()
+        share = float(known.float().mean()) * (1 - options.alpha)
+        if batch.labels is None or not bool(known.any()):
             return {"soft-labels": learnt}
-        hard = cross_entropy(logits, batch.labels)
-        return {"soft-labels": learnt * options.alpha, "labels": hard * (1 - options.alpha)}
+        hard = cross_entropy(logits[known], batch.labels[known])
+        return {"soft-labels": learnt * (1 - share), "labels": hard * share}
 
     return terms
 
