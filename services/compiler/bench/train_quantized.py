@@ -3,7 +3,8 @@
     python services/compiler/bench/train_quantized.py --data ../shared/data --profile vx-delegate --epochs 3
 
 Trains self-distilled on the calibration images and judges on the evaluation images, beside the float
-graph and the graph that ``quantize`` makes of it. Prints one JSON object per line; costs are CPU-seconds.
+graph and what ``quantize`` makes of it: with the layers that protection keeps in floating point, with none,
+and with none but constant channels kept. Prints one JSON object per line; costs are CPU-seconds.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--profile", default="vx-delegate")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--held-out", type=float, default=0.1)
     parser.add_argument("--every", type=int, default=1, help="judge every n-th evaluation image")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -63,21 +65,38 @@ def main() -> None:
 
     started = time.process_time()
     tell("float", model, started)
-    started = time.process_time()
     record = observe(prepare_graph(model), feeds(learnt), threads=1)
-    tell(f"quantize {options.profile}", quantize(model, (), scheme, record=record, threads=1).model, started)
+    for what, more in (
+        ("protected", {}),
+        ("all integers", {"protect_automatically": False}),
+        (
+            "all integers, constant channels kept",
+            {"protect_automatically": False, "drop_constants": False},
+        ),
+    ):
+        started = time.process_time()
+        done = quantize(model, (), scheme, record=record, threads=1, **more)
+        excluded = sum(len(found.nodes) for found in done.exclusions)
+        tell(f"quantize {options.profile}, {what}", done.model, started, excluded_nodes=excluded)
     started = time.process_time()
-    done = train_quantized(
+    batches = ImageBatches(
+        SampleList(learnt), INPUT, DataOptions(flip=True, scale_jitter=0.2, held_out=options.held_out)
+    )
+    trained = train_quantized(
         model,
-        ImageBatches(SampleList(learnt), INPUT, DataOptions(flip=True, scale_jitter=0.2)),
+        batches,
         scheme,
         chosen(ObjectiveOptions(objective="self-distilled"), OUTPUT, None),
         TrainOptions(epochs=options.epochs, learning_rate=options.learning_rate),
         record=record,
+        held_out=batches.held_out(),
     )
+    told = trained.record
     tell(
-        f"train-quantized {options.profile}", done.quantized.model, started, epochs=options.epochs,
-        learning_rate=options.learning_rate, before=done.before, after=done.after, losses=done.record.losses,
+        f"train-quantized {options.profile}, all integers", trained.quantized.model, started,
+        epochs=options.epochs, learning_rate=options.learning_rate, before=trained.before,
+        after=trained.after, losses=told.losses, judged=told.judged, kept_epoch=told.kept_epoch,
+        went_back=told.went_back,
     )  # fmt: skip
 
 

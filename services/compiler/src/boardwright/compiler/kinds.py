@@ -95,7 +95,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="4",
+    version="5",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -111,7 +111,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="1",
+    version="2",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -206,7 +206,7 @@ PROFILE = StepKind(
 )
 DISTILL = StepKind(
     "compile/distill",
-    version="1",
+    version="2",
     determinism=Determinism.SEEDED,
     defaults={
         "teacher": None,
@@ -274,12 +274,13 @@ _TRAINING: Mapping[str, Any] = {
     "color_jitter": 0.0,
     "multi_scale": 0.0,
     "resampling": "none",
+    "held_out": 0.1,
     "seed": 0,
     "fail_if_information_lost": True,
 }
 TRAIN_QUANTIZED = StepKind(
     "compile/train-quantized",
-    version="1",
+    version="2",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -296,7 +297,7 @@ TRAIN_QUANTIZED = StepKind(
 )
 FINE_TUNE = StepKind(
     "compile/fine-tune",
-    version="1",
+    version="2",
     determinism=Determinism.SEEDED,
     defaults=_TRAINING,
     requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),
@@ -304,7 +305,7 @@ FINE_TUNE = StepKind(
 )
 PRUNE = StepKind(
     "compile/prune",
-    version="1",
+    version="2",
     determinism=Determinism.SEEDED,
     defaults={
         "structure": "channels",

@@ -40,7 +40,9 @@ def imported(tmp_path: Path) -> dict[str, Path]:
 
 async def test_fine_tune_learns_labels_and_leaves_a_checkpoint(tmp_path, run_step, imported, seal, coloured):
     sealed = seal(coloured(24, 1), "classification", tmp_path / "training", "training")
-    parameters = {"epochs": 20, "batch_size": 8, "learning_rate": 0.03, "class_weights": "inverse"}
+    parameters = {
+        "epochs": 20, "batch_size": 8, "learning_rate": 0.03, "class_weights": "inverse", "held_out": 0.0,
+    }  # fmt: skip
     done = await run_step("compile/fine-tune", parameters, {**imported, **sealed})
     assert (done.values["objective"], done.values["dataset"]) == ("labels", "training")
     assert done.values["objective_after"] < done.values["objective_before"] / 2
@@ -54,11 +56,17 @@ async def test_train_quantized_needs_no_labels_and_gives_ranges_and_weights(
     tmp_path, run_step, imported, seal, coloured
 ):
     sealed = seal(coloured(24, 1), "classification", tmp_path / "calibration", "calibration")
-    parameters = {"profile": "vx-delegate", "epochs": 2, "batch_size": 8, "fail_if_information_lost": False}
+    parameters = {
+        "profile": "vx-delegate", "epochs": 2, "batch_size": 8, "held_out": 0.25,
+        "fail_if_information_lost": False,
+    }  # fmt: skip
     done = await run_step("compile/train-quantized", parameters, {**imported, **sealed})
     assert done.values["objective"] == "self-distilled"
     assert done.values["scheme"] == "S8S8 per-tensor"
     assert done.values["calibration_samples"] == 24
+    assert done.values["held_out_samples"] == 6
+    assert len(done.values["judged"]) == 3
+    assert done.values["objective_after"] == pytest.approx(min(done.values["judged"]), rel=1e-4)
     assert any(n.op_type == "QuantizeLinear" for n in onnx.load(done.outputs["model.onnx"].path).graph.node)
     trained = onnx.load(done.outputs["trained.onnx"].path)
     assert not any(node.op_type == "QuantizeLinear" for node in trained.graph.node)

@@ -56,6 +56,7 @@ def fine_tune(
     options: TrainOptions,
     *,
     teacher: onnx.ModelProto | None = None,
+    held_out: Batches | None = None,
     memory_bytes: int | None = None,
     state_file: Path | None = None,
     on_step: OnStep = lambda step, steps, loss: None,
@@ -63,7 +64,8 @@ def fine_tune(
     """Train ``model`` (float32) and return it with its new weights.
 
     ``teacher`` is the graph whose answers a self-distilled objective learns; default ``model`` as it is.
-    Batch norms that the graph still has are trained as such.
+    Batch norms that the graph still has are trained as such. ``held_out`` batches judge, before and after
+    training and in between: the best weights are kept.
 
     Raises:
         EngineError: TRAINING_DIVERGED, TRAINING_OPERATOR_UNSUPPORTED and others of ``training``.
@@ -74,14 +76,16 @@ def fine_tune(
 
     network = to_torch(model, fold_batch_norms=False)
     objective = make_objective(to_torch(teacher if teacher is not None else model), network)
-    before = judge(network, batches, objective)
+    judged = held_out if held_out is not None else batches
+    before = judge(network, judged, objective)
     record = train(
         network,
         batches,
         objective,
         options,
         on_step,
+        held_out=held_out,
         memory_bytes=memory_bytes,
         state_file=state_file,
     )
-    return FineTuned(to_onnx(network), record, before, judge(network, batches, objective))
+    return FineTuned(to_onnx(network), record, before, judge(network, judged, objective))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
 from boardwright.compiler.engine.protect import RULES, Exclusion, protect
@@ -81,6 +82,7 @@ def train_quantized(
     ranges: str = "learned",
     scale_rate: float = 1.0,
     recovered: onnx.ModelProto | None = None,
+    held_out: Batches | None = None,
     memory_bytes: int | None = None,
     state_file: Path | None = None,
     on_sample: Callable[[int], None] = lambda _: None,
@@ -93,6 +95,7 @@ def train_quantized(
     scale: training heals these. ``recovered`` is what ``recover`` made of ``model``: its weights and ranges
     are begun with. The teacher is always ``model``. ``ranges`` is ``learned`` or ``moving-average``. The rate
     is relative to each tensor's size; the logarithms of scales learn at ``scale_rate`` times it.
+    ``held_out`` batches judge, before and after training and in between: the best weights are kept.
 
     Raises:
         EngineError: TRAINING_DIVERGED, TRAINING_OPERATOR_UNSUPPORTED and others of ``training``.
@@ -110,6 +113,7 @@ def train_quantized(
     prepared = prepare_graph(model)
     found = record if record is not None else observe(prepared, feeds, on_sample=on_sample)
     found.require(float_activations(prepared))
+    prepared, dropped = drop_constant_channels(prepared, found.ranges)
     if exclusions is None:
         exclusions = _protected(prepared, found, scheme) if protect_automatically else ()
     exclusions = tuple(exclusion for exclusion in exclusions if exclusion.rule != _HEALED)
@@ -122,18 +126,20 @@ def train_quantized(
     places = find_places(insert_quantization(prepared, found, scheme, excluded, spread=False), prepared)
     rounded = RoundedNetwork(network, places, scheme, ranges)
     objective = make_objective(teacher, network)
-    before = judge(network, batches, objective)
+    judged = held_out if held_out is not None else batches
+    before = judge(network, judged, objective)
     told = train(
         network,
         batches,
         objective,
         options,
         on_step,
+        held_out=held_out,
         groups=rounded.groups(scale_rate),
         memory_bytes=memory_bytes,
         state_file=state_file,
     )
-    after = judge(network, batches, objective)
+    after = judge(network, judged, objective)
     trained_record = rounded.finish(found, found.samples)
     trained = to_onnx(network)
     quantized = quantize(
@@ -144,9 +150,11 @@ def train_quantized(
         exclusions=kept,
         correct_biases=False,
         search_ranges=False,
+        drop_constants=False,
         method=trained_record.method,
     )
-    quantized = replace(quantized, notes=(*quantized.notes, *_notes(before, after), *told.notes))
+    notes = (*quantized.notes, dropped.note, *_notes(before, after), *told.notes)
+    quantized = replace(quantized, notes=tuple(note for note in notes if note))
     return QuantizedTraining(quantized, trained, told, before, after)
 
 

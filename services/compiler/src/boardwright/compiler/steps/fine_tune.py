@@ -49,6 +49,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             training.make_objective,
             training.options,
             teacher=baseline,
+            held_out=training.held_out,
             memory_bytes=memory_of(FINE_TUNE),
             on_step=tell(progress),
         )

@@ -66,6 +66,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             ranges=parameters["ranges"],
             scale_rate=parameters["scale_rate"],
             recovered=load_graph(request, RECOVERED_MODEL) if RECOVERED_MODEL in request.inputs else None,
+            held_out=training.held_out,
             memory_bytes=memory_of(TRAIN_QUANTIZED),
             on_sample=lambda count: progress(count, total, "calibrating"),
             on_step=tell(progress),

@@ -26,6 +26,7 @@ class Training:
     """What a training step works with. ``learnt`` is ``labels`` or ``self-distilled``."""
 
     batches: ImageBatches
+    held_out: ImageBatches | None
     make_objective: MakeObjective
     options: TrainOptions
     learnt: str
@@ -35,6 +36,8 @@ class Training:
     def describe(self) -> dict[str, Any]:
         """Return what was chosen, for the step's values."""
         found: dict[str, Any] = {"objective": self.learnt, "dataset": self.role}
+        if self.held_out is not None:
+            found["held_out_samples"] = self.held_out.samples
         if self.any_size:
             found["any_size"] = True
         return found
@@ -68,6 +71,7 @@ def prepare_training(
         any_size = to_torch(model).takes_size(*half, input_spec.layout)
     batches = ImageBatches(source, input_spec, data, parameters["seed"], any_size=any_size)
     objective = from_parameters(ObjectiveOptions, parameters)
+    held_out = batches.held_out()
     counts = None
     if output_spec.task == "classification" and all(label is not None for label in source.labels()):
         counts = batches.class_counts(output_spec.num_classes)
@@ -76,6 +80,7 @@ def prepare_training(
     by_labels = objective.objective == "labels" or (objective.objective == "auto" and counts is not None)
     return Training(
         batches,
+        held_out,
         chosen(objective, output_spec, counts),
         from_parameters(TrainOptions, parameters),
         "labels" if by_labels else "self-distilled",
@@ -97,7 +102,7 @@ def tell(progress: Progress) -> Any:
 def training_values(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return of a training's record what belongs into the step's values."""
     training = described["training"]
-    kept = ("steps", "steps_planned", "stopped", "losses")
+    kept = ("steps", "steps_planned", "stopped", "losses", "judged", "kept_epoch")
     return {
         **{name: training[name] for name in kept},
         "objective_before": described["objective_before"],

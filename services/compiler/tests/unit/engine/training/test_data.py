@@ -11,7 +11,7 @@ import torch
 from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
 from boardwright.compiler.engine.evaluate import Sample
 from boardwright.compiler.engine.training.augmentation import augment
-from boardwright.compiler.engine.training.data import DatasetSource, ImageBatches, SampleList
+from boardwright.compiler.engine.training.data import UNLABELLED, DatasetSource, ImageBatches, SampleList
 from boardwright.compiler.engine.training.options import (
     DataOptions,
     ObjectiveOptions,
@@ -29,6 +29,7 @@ from boardwright.samples import (
 )
 
 SPEC = InputSpec(height=32, width=48, batch=1, resize="stretch")
+SPEC_8 = InputSpec(height=8, width=8, color="GRAY", channels=1, scale=1 / 255, batch=1, resize="none")
 
 
 def samples(counts: dict[int | None, int]) -> list[Sample]:
@@ -171,3 +172,73 @@ def test_options_are_read_by_name_and_refused_in_words():
         with pytest.raises(EngineError) as caught:
             wrong()
         assert caught.value.reason == "TRAINING_OPTIONS_UNFIT"
+
+
+def test_held_out_samples_are_shown_as_they_are_and_never_trained_on():
+    found = [Sample(str(n), np.full((8, 8), n, np.uint8), class_index=n % 3) for n in range(40)]
+    options = DataOptions(
+        batch_size=7, held_out=0.25, flip=True, scale_jitter=0.3, color_jitter=0.5, resampling="balanced"
+    )
+    batches = ImageBatches(SampleList(found), SPEC_8, options)
+    held_out = batches.held_out()
+    assert held_out is not None
+    assert (batches.samples, held_out.samples) == (30, 10)
+    assert (len(batches), len(held_out)) == (5, 2)
+    first, again = (list(held_out.epoch(number)) for number in (0, 1))
+    judged = {name for batch in first for name in batch.names}
+    trained = {name for number in range(3) for batch in batches.epoch(number) for name in batch.names}
+    assert len(judged) == 10
+    assert not judged & trained
+    assert {name for batch in again for name in batch.names} == judged
+    plain = {name: found[int(name)].image for name in judged}
+    for batch in first:
+        for name, value in zip(batch.names, batch.inputs["input"], strict=True):
+            assert np.unique(value.numpy()).size == 1
+            assert float(value.max()) == pytest.approx(float(plain[name][0, 0]) / 255, abs=1e-6)
+    assert held_out.held_out() is None
+
+
+@pytest.mark.parametrize(("count", "share"), [(1, 0.1), (5, 0.1), (39, 0.1), (80, 0.0)])
+def test_too_few_samples_hold_none_out(count, share):
+    found = [Sample(str(n), np.zeros((8, 8), np.uint8)) for n in range(count)]
+    batches = ImageBatches(SampleList(found), SPEC_8, DataOptions(held_out=share))
+    assert batches.held_out() is None
+    assert batches.samples == count
+
+
+def test_the_class_of_a_held_out_sample_is_checked_too():
+    found = [Sample(str(n), np.zeros((8, 8), np.uint8), class_index=0) for n in range(10)]
+    for index in range(10):
+        wrong = [*found[:index], Sample("wrong", found[0].image, class_index=7), *found[index + 1 :]]
+        with pytest.raises(DatasetUnfit, match="class 7, and the model knows 0 to 2"):
+            ImageBatches(SampleList(wrong), SPEC_8, DataOptions(held_out=0.5)).class_counts(3)
+
+
+def test_a_batch_knows_which_of_its_samples_have_a_class():
+    found = [Sample(str(n), np.zeros((8, 8), np.uint8), class_index=n if n % 2 else None) for n in range(4)]
+    (batch,) = ImageBatches(SampleList(found), SPEC_8, DataOptions()).epoch(0)
+    assert sorted(batch.labels.tolist()) == [UNLABELLED, UNLABELLED, 1, 3]
+    with pytest.raises(DatasetUnfit, match="have no class label"):
+        batch.required_labels()
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (TrainOptions, {"learning_rate": float("nan")}),
+        (TrainOptions, {"learning_rate": float("inf")}),
+        (TrainOptions, {"weight_decay": float("nan")}),
+        (TrainOptions, {"gradient_clip": -1.0}),
+        (TrainOptions, {"average": 1.5}),
+        (TrainOptions, {"epochs": 0}),
+        (DataOptions, {"flip": True, "scale_jitter": float("nan")}),
+        (DataOptions, {"samples": 0}),
+        (DataOptions, {"held_out": 0.6}),
+        (ObjectiveOptions, {"focal_gamma": float("nan")}),
+        (ObjectiveOptions, {"temperature": float("inf")}),
+    ],
+)
+def test_numbers_that_no_bound_catches_are_refused(kind, wrong):
+    with pytest.raises(EngineError) as caught:
+        kind(**wrong)
+    assert caught.value.reason == "TRAINING_OPTIONS_UNFIT"

@@ -144,3 +144,17 @@ def test_places_name_the_graphs_tensors_and_skip_what_only_moves(observed):
     first = next(place for place in places.activations if "input" in place.tensors)
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
     assert first.scale == float(stored["input_scale"])
+
+
+def test_a_state_that_is_loaded_again_brings_its_zero_points(observed):
+    """What held-out samples kept, or an average: extremes without their zero point cut at the wrong end."""
+    prepared, record, images = observed
+    network, rounding, _ = rounded(prepared, record, PROFILES["arm"], "moving-average")
+    kept = {name: value.clone() for name, value in network.state_dict().items()}
+    before = [(fake.zero_point, float(fake.scale)) for fake in rounding.activations]
+    for _ in range(10):
+        network.train()(torch.from_numpy(2 - 3 * images))
+    moved = [(fake.zero_point, float(fake.scale)) for fake in rounding.activations]
+    assert moved[0][0] != before[0][0]
+    network.load_state_dict(kept)
+    assert [(fake.zero_point, float(fake.scale)) for fake in rounding.activations] == before

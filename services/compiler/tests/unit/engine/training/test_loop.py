@@ -184,3 +184,112 @@ def test_frozen_batch_norms_keep_their_statistics():
     assert network[0].running_mean.abs().max() == 0
     train(network, Points(), wrapped, TrainOptions(epochs=1))
     assert network[0].running_mean.abs().max() > 0
+
+
+def test_held_out_batches_choose_the_weights_and_training_goes_back_to_them():
+    """Rates at which epochs overshoot: each that does worse is left for the best, with a smaller rate."""
+    network = Line()
+    options = TrainOptions(
+        epochs=6, learning_rate=1.2, warm_up=0.0, final_learning_rate=1.0, optimizer="sgd", momentum=0.0,
+        gradient_clip=0, diverged_factor=1e9,
+    )  # fmt: skip
+    record = train(network, Points(), error, options, held_out=Points(2))
+    assert len(record.judged) == 7
+    assert record.went_back >= 1
+    assert record.kept_epoch == min(range(7), key=record.judged.__getitem__)
+    assert judge(network, Points(2), error) == pytest.approx(min(record.judged))
+    assert record.judged[-1] < record.judged[0] / 2
+
+
+def test_weights_that_no_epoch_improves_are_left_as_they_were():
+    network = Line()
+    with torch.no_grad():
+        network.layer.weight.copy_(torch.tensor([[1.0, -2.0, 0.5, 3.0]]))
+    options = TrainOptions(epochs=3, learning_rate=0.05, average=0.9)
+    record = train(network, Points(), error, options, held_out=Points(2))
+    assert record.kept_epoch == 0
+    assert torch.equal(network.layer.weight.detach()[0], torch.tensor([1.0, -2.0, 0.5, 3.0]))
+    assert "No epoch did better on the held-out samples" in record.notes[-1]
+    assert record.describe()["judged"][0] == 0
+
+
+def test_patience_waits_for_held_out_batches_where_there_are_any():
+    """What is trained on grows better all the time, and what judges grows worse."""
+
+    class Other(Points):
+        def epoch(self, number: int) -> Iterator[Batch]:
+            for batch in super().epoch(number):
+                yield Batch({"x": -2 * batch.inputs["x"].abs() - 1}, batch.labels)
+
+    def one_sided(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        made = network(batch.inputs)[0]
+        return (made - 1).square().mean() if bool((batch.inputs["x"] > 0).any()) else made.square().mean()
+
+    record = train(
+        Line(),
+        Points(),
+        one_sided,
+        TrainOptions(epochs=40, learning_rate=0.01, patience=2),
+        held_out=Other(2),
+    )
+    assert record.stopped == "no-progress"
+    assert record.kept_epoch == 0
+    assert len(record.losses) == 2
+
+
+def test_interrupted_training_remembers_what_did_best(tmp_path):
+    options = TrainOptions(epochs=6, learning_rate=0.9, optimizer="sgd", momentum=0.0, gradient_clip=0,
+                           warm_up=0.0, diverged_factor=1e9)  # fmt: skip
+    whole = Line()
+    told = train(whole, Points(), error, options, held_out=Points(2))
+    points = Points()
+    points.stop_in = 4
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        train(Line(), points, error, options, held_out=Points(2), state_file=state)
+    resumed = Line()
+    record = train(resumed, Points(), error, options, held_out=Points(2), state_file=state)
+    assert torch.equal(resumed.layer.weight, whole.layer.weight)
+    assert (record.judged, record.kept_epoch, record.went_back) == (
+        told.judged, told.kept_epoch, told.went_back,
+    )  # fmt: skip
+
+
+class Normed(torch.nn.Module):
+    """A line behind a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.line = torch.nn.BatchNorm1d(4), Line()
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor]:
+        made: tuple[torch.Tensor] = self.line({"x": self.norm(inputs["x"])})
+        return made
+
+
+class Uneven(Points):
+    """A batch of four, and one of the sample that is left."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        for batch in super().epoch(number):
+            yield next(batch.parts(4))
+            yield next(batch.parts(1))
+
+
+def test_a_last_batch_of_one_sample_leaves_batch_norms_their_statistics():
+    network = Normed()
+    record = train(network, Uneven(1), error, TrainOptions(epochs=2, learning_rate=0.01))
+    assert record.steps == 1 * 2  # what an epoch says it has
+    assert torch.isfinite(network.norm.running_var).all()
+    alone = Normed()
+    train(alone, Points(3, 1), error, TrainOptions(epochs=1, learning_rate=0.01))
+    assert alone.norm.running_mean.abs().max() == 0
+
+
+def test_parts_of_a_batch_are_said_to_differ_where_batch_norms_see_them():
+    network = Normed()
+    batch = next(Points().epoch(0))
+    memory = int(bytes_per_sample(network, batch, error) * 1.6 * 3.5) + 4 * 4 * 13
+    record = train(network, Points(1), error, TrainOptions(epochs=1), memory_bytes=memory)
+    assert record.part_samples
+    assert "batch norms take their statistics from these alone" in record.notes[0]

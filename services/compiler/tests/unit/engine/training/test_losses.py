@@ -39,12 +39,23 @@ def test_focal_loss_is_cross_entropy_without_focus_and_passes_over_what_is_right
 
 def test_weights_of_classes_reach_both_losses():
     logits, labels = torch.randn(6, 3, generator=torch.manual_seed(0)), torch.tensor([0, 0, 0, 0, 1, 2])
-    weights = torch.tensor([0.0, 1.0, 0.0])
+    weights = torch.tensor([0.0, 6.0, 0.0])
     only = logits[4:5], labels[4:5]
     torch.testing.assert_close(
         losses.cross_entropy(logits, labels, weights=weights), losses.cross_entropy(*only)
     )
     torch.testing.assert_close(losses.focal_loss(logits, labels, weights=weights), losses.focal_loss(*only))
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.focal_loss])
+def test_a_rare_class_weighs_the_same_whatever_its_batch(loss):
+    """A batch of one, or of parts: torch's mean over weights would let the weight cancel out."""
+    logits, labels = torch.randn(6, 3, generator=torch.manual_seed(0)), torch.tensor([0, 0, 0, 0, 1, 2])
+    weights = losses.class_weights([40, 10, 10], "inverse")
+    whole = loss(logits, labels, weights=weights)
+    parts = [loss(logits[part], labels[part], weights=weights) for part in torch.arange(6).split(1)]
+    torch.testing.assert_close(torch.stack(parts).mean(), whole)
+    torch.testing.assert_close(parts[4], weights[1] * loss(logits[4:5], labels[4:5]))
 
 
 def test_soft_labels_are_learnt_when_answers_are_equal_up_to_a_shift():

@@ -20,7 +20,8 @@ The contract, in the order in which a pass uses it:
    mapping of named terms that are summed. ``objectives.from_labels`` and ``objectives.from_teacher`` make the
    usual ones of the pure functions in ``losses``.
 4. ``loop.train(network, batches, objective, TrainOptions, on_step) -> TrainRecord``: trains in place, keeps
-   the time limit, stops early, and refuses what diverges. The record is the step's account of it.
+   the time limit, stops early, and refuses what diverges (``divergence``). Held-out batches
+   (``ImageBatches.held_out()``) choose which weights are kept. The record is the step's account of it.
 5. ``network.to_onnx(network) -> ModelProto``: ``network.graph`` with the trained weights in it, at its own
    (fixed) batch size.
 

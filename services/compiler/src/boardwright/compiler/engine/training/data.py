@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,9 +21,19 @@ if TYPE_CHECKING:
     from boardwright.samples import DatasetReader
 
 
+_FEWEST_HELD_OUT = 4
+"""Samples below which chance would choose the weights."""
+
+UNLABELLED = -1
+"""The label of a sample that has none."""
+
+_MOST_HELD_OUT = 512
+"""Samples that judge: more of them would cost an epoch's time and tell no more."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Inputs by name, (N, …) each; ``labels`` (N,) int64, or None where a sample has none."""
+    """Inputs by name, (N, …) each; ``labels`` (N,) int64, UNLABELLED where a sample has none."""
 
     inputs: Mapping[str, Tensor]
     labels: Tensor | None
@@ -37,7 +48,7 @@ class Batch:
         Raises:
             DatasetUnfit: LABELS_MISSING.
         """
-        if self.labels is None:
+        if self.labels is None or bool((self.labels == UNLABELLED).any()):
             raise DatasetUnfit(
                 "LABELS_MISSING",
                 f"Some of {', '.join(self.names[:3])} have no class label: label the dataset, or train "
@@ -129,12 +140,30 @@ class ImageBatches:
         self._any_size = any_size
         count = len(source)
         wanted = min(count, options.samples or count)
-        self._indices = [number * count // wanted for number in range(wanted)]
+        chosen = [number * count // wanted for number in range(wanted)]
+        judging = min(int(options.held_out * wanted), _MOST_HELD_OUT)
+        self._held_out = _spread(chosen, judging if judging >= _FEWEST_HELD_OUT else 0)
+        held_out = set(self._held_out)
+        self._indices = [index for index in chosen if index not in held_out]
         self._labels = source.labels()
         self._chances = self._resampling_chances()
 
     def __len__(self) -> int:
         return -(-len(self._indices) // self._options.batch_size)
+
+    @property
+    def samples(self) -> int:
+        """How many samples an epoch has."""
+        return len(self._indices)
+
+    def held_out(self) -> ImageBatches | None:
+        """Return the samples that judge, as they are: not augmented and not resampled; None without any."""
+        if not self._held_out:
+            return None
+        found = copy.copy(self)
+        plain = DataOptions(batch_size=self._options.batch_size)
+        found._options, found._indices, found._held_out, found._chances = plain, self._held_out, [], None
+        return found
 
     def class_counts(self, classes: int) -> list[int]:
         """Return how many samples each class has.
@@ -142,13 +171,15 @@ class ImageBatches:
         Raises:
             DatasetUnfit: LABELS_MISSING, LABELS_DO_NOT_FIT.
         """
-        counts = [0] * classes
-        for label in self._known_labels():
-            if not 0 <= label < classes:
+        for index in (*self._indices, *self._held_out):
+            label = self._labels[index]
+            if label is not None and not 0 <= label < classes:
                 raise DatasetUnfit(
                     "LABELS_DO_NOT_FIT",
                     f"A sample has class {label}, and the model knows 0 to {classes - 1}: correct it.",
                 )
+        counts = [0] * classes
+        for label in self._known_labels():
             counts[label] += 1
         return counts
 
@@ -176,10 +207,9 @@ class ImageBatches:
             shown = augment(image, self._options, rng, zoom=zoom, fill=spec.pad_value)
             arrays.append(preprocess(shown, spec)[0])
         labels = [self._labels[index] for index in chosen]
-        known = [label for label in labels if label is not None]
         return Batch(
             {spec.name: torch.from_numpy(np.concatenate(arrays))},
-            torch.tensor(known) if len(known) == len(labels) else None,
+            torch.tensor([UNLABELLED if label is None else label for label in labels]),
             tuple(names),
         )
 
@@ -203,6 +233,12 @@ class ImageBatches:
         chances: np.ndarray[Any, Any] = (1.0 / counts[place]) ** power
         chances /= chances.sum()
         return chances
+
+
+def _spread(indices: list[int], count: int) -> list[int]:
+    """Return ``count`` of ``indices``, drawn alike whatever the seed: datasets are often sorted by class."""
+    drawn = np.random.default_rng(0).permutation(len(indices))[:count]
+    return sorted(indices[place] for place in drawn)
 
 
 def _scaled(spec: InputSpec, factor: float) -> InputSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import torch
 
 from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
 from boardwright.compiler.engine.training.data import Batch
+from boardwright.compiler.engine.training.divergence import Watch
 from boardwright.compiler.engine.training.losses import total
 from boardwright.compiler.engine.training.memory import part_size
 from boardwright.compiler.engine.training.objectives import Objective
@@ -20,10 +22,10 @@ from boardwright.compiler.engine.training.options import TrainOptions
 from boardwright.compiler.engine.training.resuming import TrainState, load_state, save_state
 
 OnStep = Callable[[int, int, float], None]
-_WATCHED = 10
-"""Steps whose losses are averaged before they are compared with the least of the first ones."""
-
 _JUDGED_BATCHES = 8
+
+_SMALLER = 0.3
+"""By which the learning rate is multiplied where an epoch did worse than the best."""
 
 
 class Batches(Protocol):
@@ -41,7 +43,10 @@ class TrainRecord:
     """What happened. ``stopped`` is ``finished``, ``time-limit`` or ``no-progress``.
 
     ``losses`` are means per epoch; ``terms`` the last step's by name. ``part_samples`` is how many samples
-    of a batch were computed at once (0: all).
+    of a batch were computed at once (0: all). ``judged`` is the objective on held-out batches, before
+    training and after each epoch, ``kept_epoch`` after how many epochs the weights were taken, and
+    ``went_back`` how often an epoch did worse than the best, from which training then went on with a smaller
+    rate; all are empty where nothing was held out.
     """
 
     options: TrainOptions
@@ -53,6 +58,9 @@ class TrainRecord:
     part_samples: int = 0
     losses: list[float] = field(default_factory=list)
     terms: dict[str, float] = field(default_factory=dict)
+    judged: list[float] = field(default_factory=list)
+    kept_epoch: int | None = None
+    went_back: int = 0
     notes: list[str] = field(default_factory=list)
 
     def describe(self) -> dict[str, Any]:
@@ -66,6 +74,9 @@ class TrainRecord:
             "part_samples": self.part_samples,
             "losses": [_rounded(loss) for loss in self.losses],
             "terms": {name: _rounded(value) for name, value in self.terms.items()},
+            "judged": [_rounded(value) for value in self.judged],
+            "kept_epoch": self.kept_epoch,
+            "went_back": self.went_back,
             "notes": list(self.notes),
         }
 
@@ -77,12 +88,17 @@ def train(
     options: TrainOptions,
     on_step: OnStep = lambda step, steps, loss: None,
     *,
+    held_out: Batches | None = None,
     groups: list[dict[str, Any]] | None = None,
     after_step: Callable[[], None] = lambda: None,
     memory_bytes: int | None = None,
     state_file: Path | None = None,
 ) -> TrainRecord:
     """Train ``network`` in place and leave it in evaluation mode.
+
+    ``held_out`` batches judge before training and after each epoch: the weights that did best on them are
+    kept, and ``patience`` waits for them; after an epoch that did worse than the best, training goes on from
+    there with a smaller rate. Without any the last weights are kept.
 
     ``groups`` are torch's parameter groups where some parameters learn at a rate of their own (times
     ``rate_factor``); default: all trainable parameters. ``after_step`` runs after each step (masks,
@@ -102,22 +118,25 @@ def train(
     run = _Run(network, objective, options, groups, after_step)
     run.plan(batches, memory_bytes)
     run.resume(state_file)
+    run.judge(held_out)
     while run.epoch < options.epochs and not run.ended:
         run.train_epoch(batches, on_step)
+        run.judge(held_out)
         run.save(state_file)
     return run.finish()
 
 
-def judge(network: torch.nn.Module, batches: Batches, objective: Objective) -> float:
-    """Return the objective's mean over the first batches, in evaluation mode."""
+def judge(
+    network: torch.nn.Module, batches: Batches, objective: Objective, most: int = _JUDGED_BATCHES
+) -> float:
+    """Return the objective's mean over the samples of the first ``most`` batches, in evaluation mode."""
     network.eval()
-    values = []
+    summed, samples = 0.0, 0
     with torch.no_grad():
-        for number, batch in enumerate(batches.epoch(0)):
-            if number == _JUDGED_BATCHES:
-                break
-            values.append(float(total(objective(network, batch))[0]))
-    return sum(values) / max(1, len(values))
+        for batch in itertools.islice(batches.epoch(0), most):
+            summed += float(total(objective(network, batch))[0]) * len(batch)
+            samples += len(batch)
+    return summed / max(1, samples)
 
 
 class _Run:
@@ -140,8 +159,9 @@ class _Run:
         self.network, self.objective, self.options, self.after_step = network, objective, options, after_step
         self.optimizer = _optimizer(groups or [{"params": self.parameters}], options)
         self.average = _Average(network, options.average) if options.average else None
+        self.best: dict[str, Any] | None = None
         self.record = TrainRecord(options, 0)
-        self.watch = _Watch(options)
+        self.watch = Watch(options)
         self.epoch = 0
         self.ended = False
         self.started = time.monotonic()
@@ -154,9 +174,12 @@ class _Run:
             size = part_size(self.network, first, self.objective, memory_bytes)
             if size < len(first):
                 self.record.part_samples = size
+                same = "with the same gradient" if not _batch_norms(self.network) else (
+                    "so that batch norms take their statistics from these alone"
+                )  # fmt: skip
                 self.record.notes.append(
                     f"Batches of {len(first)} do not fit into {memory_bytes >> 20} MiB: they are computed "
-                    f"{size} samples at a time, with the same gradient."
+                    f"{size} samples at a time, {same}."
                 )
 
     def resume(self, path: Path | None) -> None:
@@ -170,6 +193,8 @@ class _Run:
             self.average.count = state.steps
         self.epoch, self.record.steps, self.record.samples = state.epoch, state.steps, state.samples
         self.record.losses = state.losses
+        self.best, self.record.judged, self.record.kept_epoch = state.best, state.judged, state.kept_epoch
+        self.record.went_back = state.went_back
         self.ended = self.record.steps >= self.record.steps_planned
         self.record.notes.append(f"Training was interrupted and went on after {state.epoch} epochs.")
 
@@ -180,12 +205,12 @@ class _Run:
         state = TrainState(
             self.epoch, self.record.steps, self.record.samples, self.record.losses,
             self.network.state_dict(), self.optimizer.state_dict(), average,
+            self.best, self.record.judged, self.record.kept_epoch, self.record.went_back,
         )  # fmt: skip
         save_state(path, state, self.options.to_json())
 
     def train_epoch(self, batches: Batches, on_step: OnStep) -> None:
         record = self.record
-        _training_mode(self.network, self.options)
         seen: list[float] = []
         for batch in batches.epoch(self.epoch):
             seen.append(self._step(batch))
@@ -195,16 +220,42 @@ class _Run:
                 break
         record.losses.append(sum(seen) / max(1, len(seen)))
         self.epoch += 1
+
+    def judge(self, held_out: Batches | None) -> None:
+        """Judge the state so far, remember the best, and end what makes no progress."""
+        record = self.record
+        if held_out is not None and len(record.judged) <= self.epoch:
+            present = _copied(self.network)
+            if self.average is not None and self.epoch:
+                self.average.store(self.network)
+            value = judge(self.network, held_out, self.objective, len(held_out))
+            if self.best is None or value < min(record.judged):
+                self.best, record.kept_epoch = _copied(self.network), self.epoch
+            worse = bool(record.judged) and value > min(record.judged)
+            record.judged.append(value)
+            self.network.load_state_dict(present)
+            if worse and not self.ended:
+                self._go_back()
         if self.options.patience and not self.ended and self._waited() >= self.options.patience:
             record.stopped, self.ended = "no-progress", True
 
+    def _go_back(self) -> None:
+        """Go on from the best weights, with smaller steps: those before led away."""
+        assert self.best is not None
+        self.network.load_state_dict(self.best)
+        if self.average is not None:
+            self.average.state = _copied(self.network)
+        self.record.went_back += 1
+
     def _step(self, batch: Batch) -> float:
         rate = _schedule(self.record.steps, self.record.steps_planned, self.options)
+        rate *= _SMALLER**self.record.went_back
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("rate_factor", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         value = 0.0
         for part in batch.parts(self.record.part_samples or len(batch)):
+            _training_mode(self.network, frozen=self.options.freeze_batch_norm or len(part) == 1)
             loss, self.record.terms = total(self.objective(self.network, part))
             share = len(part) / len(batch)
             value += float(loss.detach()) * share
@@ -234,19 +285,39 @@ class _Run:
         return True
 
     def _waited(self) -> int:
-        """Return for how many epochs the loss has not become lower by a thousandth."""
+        """Return for how many epochs the loss (held-out if it can be) has not fallen by a thousandth."""
         best, waited = math.inf, 0
-        for loss in self.record.losses:
+        for loss in self.record.judged or self.record.losses:
             waited = 0 if loss < best * 0.999 else waited + 1
             best = min(best, loss)
         return waited
 
     def finish(self) -> TrainRecord:
-        if self.average is not None:
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+            self._tell_kept()
+        elif self.average is not None:
             self.average.store(self.network)
         self.record.seconds = time.monotonic() - self.started
         self.network.eval()
         return self.record
+
+    def _tell_kept(self) -> None:
+        kept, judged = self.record.kept_epoch, self.record.judged
+        if kept == 0 and len(judged) > 1:
+            self.record.notes.append(
+                "No epoch did better on the held-out samples than the weights before training, which are "
+                "kept: train with a lower learning_rate, or on more samples."
+            )
+        elif kept is not None and kept < len(judged) - 1:
+            self.record.notes.append(
+                f"The weights after epoch {kept} of {len(judged) - 1} did best on the held-out samples and "
+                "are kept."
+            )
+
+
+def _copied(network: torch.nn.Module) -> dict[str, Any]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
 def _optimizer(groups: list[dict[str, Any]], options: TrainOptions) -> torch.optim.Optimizer:
@@ -268,42 +339,17 @@ def _schedule(step: int, steps: int, options: TrainOptions) -> float:
     return options.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * share)) / 2)
 
 
-def _training_mode(network: torch.nn.Module, options: TrainOptions) -> None:
+def _training_mode(network: torch.nn.Module, *, frozen: bool) -> None:
+    """Set training mode; ``frozen`` batch norms keep their statistics: one sample has none of its own."""
     network.train()
-    if options.freeze_batch_norm:
-        for module in network.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                module.eval()
+    if frozen:
+        for norm in _batch_norms(network):
+            norm.eval()
 
 
-class _Watch:
-    """Tells divergence: a loss that is not finite, or many times what it was at first."""
-
-    def __init__(self, options: TrainOptions) -> None:
-        self._factor = options.diverged_factor
-        self._first: list[float] = []
-        self._recent: list[float] = []
-
-    def check_finite(self, loss: float, step: int, rate: float) -> None:
-        if not math.isfinite(loss):
-            raise _diverged(f"the loss became {loss}", step, rate)
-
-    def check(self, loss: float, step: int, rate: float) -> None:
-        if len(self._first) < _WATCHED:
-            self._first.append(loss)
-        self._recent = [*self._recent[1 - _WATCHED :], loss]
-        first = max(min(self._first), 0.05)  # self-distillation begins near 0 and may rise
-        recent = sum(self._recent) / len(self._recent)
-        if len(self._recent) == _WATCHED and recent > self._factor * first:
-            raise _diverged(f"the loss grew from {first:.4g} to {recent:.4g}", step, rate)
-
-
-def _diverged(what: str, step: int, rate: float) -> EngineError:
-    return EngineError(
-        "TRAINING_DIVERGED",
-        f"Training diverged at step {step} with the learning rate {rate:.3g}: {what}. Set learning_rate to "
-        f"{rate / 10:.1g}, or a lower gradient_clip, and check the labels and the input spec's scaling.",
-    )
+def _batch_norms(network: torch.nn.Module) -> list[torch.nn.Module]:
+    kind = torch.nn.modules.batchnorm._BatchNorm
+    return [module for module in network.modules() if isinstance(module, kind)]
 
 
 class _Average:
@@ -312,7 +358,7 @@ class _Average:
     def __init__(self, network: torch.nn.Module, decay: float) -> None:
         self._decay = decay
         self.count = 0
-        self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.state = _copied(network)
 
     def update(self, network: torch.nn.Module) -> None:
         self.count += 1

@@ -47,12 +47,17 @@ def class_weights(counts: Sequence[int], method: str) -> Tensor | None:
 def cross_entropy(
     logits: Tensor, labels: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
 ) -> Tensor:
-    """Return the mean cross-entropy of (N, C) logits and (N,) labels.
+    """Return the mean cross-entropy of (N, C) logits and (N,) labels, each times its class's weight.
 
+    The mean is over samples, not over their weights (as torch's): weights hold whatever else is in the batch,
+    also where it has one sample, and a batch in parts has the gradient of the whole.
     ``smoothing`` moves that share of the probability to the other classes (Szegedy et al.,
     https://arxiv.org/abs/1512.00567): 0.1 keeps small labelled sets from being learnt by heart.
     """
-    return functional.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
+    summed = functional.cross_entropy(
+        logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum"
+    )
+    return summed / max(1, len(labels))
 
 
 def focal_loss(
@@ -65,10 +70,7 @@ def focal_loss(
     """
     log_chance = functional.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
     loss = -((1 - log_chance.exp()) ** gamma) * log_chance
-    if weights is None:
-        return loss.mean()
-    weight = weights[labels]
-    return (loss * weight).sum() / weight.sum().clamp(min=1e-12)
+    return (loss if weights is None else loss * weights[labels]).mean()
 
 
 def soft_label_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:

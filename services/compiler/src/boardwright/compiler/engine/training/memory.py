@@ -26,6 +26,7 @@ def bytes_per_sample(network: torch.nn.Module, batch: Batch, objective: Objectiv
         return value
 
     one = next(batch.parts(1))
+    network.eval()  # one sample has no statistics for a batch norm to take
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
         loss = total(objective(network, one))[0]
         kept = sum(seen.values())
@@ -36,7 +37,8 @@ def bytes_per_sample(network: torch.nn.Module, batch: Batch, objective: Objectiv
 def part_size(network: torch.nn.Module, batch: Batch, objective: Objective, memory_bytes: int) -> int:
     """Return how many samples of ``batch`` fit into ``memory_bytes`` at once.
 
-    The gradient of a batch in parts is that of the whole, so that less memory costs time and no accuracy.
+    The gradient of a batch in parts is that of the whole where nothing looks at all samples together (batch
+    norms in training do), so that less memory costs time and no accuracy.
 
     Raises:
         EngineError: MEMORY_TOO_SMALL, when not even one sample fits.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any, TypeVar
 
 from boardwright.compiler.engine.errors import EngineError
@@ -46,12 +47,19 @@ class TrainOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         if self.optimizer not in OPTIMIZERS:
             raise _unfit(f"optimizer {self.optimizer!r} is not known; choose one of {', '.join(OPTIMIZERS)}")
         if self.epochs < 1 or (self.steps is not None and self.steps < 1):
             raise _unfit("epochs and steps must be at least 1")
         if not self.learning_rate > 0:
             raise _unfit(f"learning_rate must be above 0, not {self.learning_rate}")
+        for name in ("average", "momentum", "warm_up"):
+            if not 0 <= getattr(self, name) < 1:
+                raise _unfit(f"{name} must be 0 to below 1, not {getattr(self, name)}")
+        for name in ("weight_decay", "gradient_clip", "patience", "final_learning_rate"):
+            if getattr(self, name) < 0:
+                raise _unfit(f"{name} must be 0 or more, not {getattr(self, name)}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the options as JSON-able values."""
@@ -69,7 +77,9 @@ class DataOptions:
     network's input size anew for every batch (0.5: from half to one and a half times; 0: never), which
     helps models that will see objects at other sizes; graphs that are bound to one size are shown smaller
     and larger content in the same frame instead. ``resampling`` draws rare classes more often: ``balanced``
-    all classes equally, ``square-root`` half way.
+    all classes equally, ``square-root`` half way. ``held_out`` is the share of the samples that is not
+    trained on but judges after each epoch: the best weights are kept, which costs nothing but these samples
+    and keeps training that does harm from doing it.
     """
 
     samples: int | None = None
@@ -79,15 +89,19 @@ class DataOptions:
     color_jitter: float = 0.0
     multi_scale: float = 0.0
     resampling: str = "none"
+    held_out: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         if self.resampling not in RESAMPLINGS:
             known = ", ".join(RESAMPLINGS)
             raise _unfit(f"resampling {self.resampling!r} is not known; choose one of {known}")
-        if self.batch_size < 1:
-            raise _unfit("batch_size must be at least 1")
+        if self.batch_size < 1 or (self.samples is not None and self.samples < 1):
+            raise _unfit("batch_size and samples must be at least 1")
         if not (0 <= self.scale_jitter < 1 and 0 <= self.color_jitter < 1 and 0 <= self.multi_scale < 1):
             raise _unfit("scale_jitter, color_jitter and multi_scale must be 0 or more and below 1")
+        if not 0 <= self.held_out <= 0.5:
+            raise _unfit(f"held_out must be 0 to 0.5, not {self.held_out}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the options as JSON-able values."""
@@ -117,6 +131,7 @@ class ObjectiveOptions:
     features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         for name, known in (
             ("objective", OBJECTIVES),
             ("loss", LOSSES),
@@ -139,6 +154,14 @@ _Options = TypeVar("_Options", TrainOptions, DataOptions, ObjectiveOptions)
 def from_parameters(kind: type[_Options], parameters: Mapping[str, Any]) -> _Options:
     """Return the options that a step's parameters hold by their names; other parameters are passed over."""
     return kind(**{field.name: parameters[field.name] for field in fields(kind) if field.name in parameters})
+
+
+def _check_finite(options: TrainOptions | DataOptions | ObjectiveOptions) -> None:
+    """Refuse what a schema's bounds let through: no number is above or below NaN."""
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if isinstance(value, float) and not isfinite(value):
+            raise _unfit(f"{option.name} must be a number, not {value}")
 
 
 def _unfit(what: str) -> EngineError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ class TrainState:
     network: dict[str, Any]
     optimizer: dict[str, Any]
     average: dict[str, Any] | None
+    best: dict[str, Any] | None = None
+    judged: list[float] = field(default_factory=list)
+    kept_epoch: int | None = None
+    went_back: int = 0
 
 
 def save_state(path: Path, state: TrainState, options: dict[str, Any]) -> None:
