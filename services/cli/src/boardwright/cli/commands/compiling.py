@@ -22,7 +22,7 @@ def compile_(
     context: typer.Context,
     version: Annotated[str, typer.Argument(help="For example digits@3, or digits for the newest.")],
     recipe: Annotated[
-        str, typer.Option(help="default, baseline, unlabelled, or a YAML file of your own.")
+        str, typer.Option(help="A name that `boardwright ls recipes` shows, or a YAML file of your own.")
     ] = "default",
     calibration: Annotated[str | None, typer.Option(help="Sealed dataset to calibrate with.")] = None,
     evaluation: Annotated[str | None, typer.Option(help="Sealed, labelled dataset to judge by.")] = None,
