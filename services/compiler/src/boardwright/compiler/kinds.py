@@ -95,7 +95,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="5",
+    version="6",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -111,7 +111,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="2",
+    version="3",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -131,7 +131,7 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="2",
+    version="3",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -280,7 +280,7 @@ _TRAINING: Mapping[str, Any] = {
 }
 TRAIN_QUANTIZED = StepKind(
     "compile/train-quantized",
-    version="2",
+    version="3",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",

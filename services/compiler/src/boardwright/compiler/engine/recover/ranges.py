@@ -16,6 +16,7 @@ from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
 from boardwright.compiler.engine.power_of_two import best_of
 from boardwright.compiler.engine.recover.functions import Function, function_behind, saturation
+from boardwright.compiler.engine.recover.tails import distribution, value_counts
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def choose_ranges(
     """
     topology = Topology(model.graph)
     ranges = dict(record.ranges)
+    seen = value_counts(model, record)
     changed = 0
     for name, found in record.statistics.items():
         whole = record.ranges.get(name)
@@ -57,7 +59,7 @@ def choose_ranges(
         if _leaves(topology, name, excluded):
             new = _unsaturated(whole, function)
         else:
-            values, counts = found.histogram.ordered()
+            values, counts = distribution(name, found, seen)
             new = search_range(
                 values,
                 counts,
