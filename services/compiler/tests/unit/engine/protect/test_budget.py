@@ -75,7 +75,7 @@ def test_nothing_is_kept_where_nothing_is_needed(subject, images):
     assert "no layer is needed" in found.explanation
 
 
-@pytest.mark.parametrize("needed", [1, 3, 5, 9])
+@pytest.mark.parametrize("needed", [1, 3, 5, 8])
 def test_the_fewest_layers_that_suffice_are_kept(subject, images, needed):
     found = fit(subject, images, Budget(max_drop=0.5), lambda kept: 0.4 if kept >= needed else 2.0)
     assert found.reached
@@ -87,8 +87,12 @@ def test_the_fewest_layers_that_suffice_are_kept(subject, images, needed):
 def test_what_cannot_be_reached_is_explained(subject, images):
     found = fit(subject, images, Budget(max_drop=0.5), lambda kept: 3.0 - 0.1 * kept)
     assert not found.reached
-    assert "0.5 points of top-1 were not reached: the best measured is 2.10" in found.explanation
-    assert "That is all of them" in found.explanation
+    assert (
+        "0.5 points of top-1 were not reached: the best measured is 2.20 with 8 layers" in found.explanation
+    )
+    assert "Of 9 layers no more can stay there" in found.explanation
+    kept = {name for name in found.exclusion.nodes if name in subject.names(subject.layers)}
+    assert len(kept) == 8, "a model that is not quantized is no answer"
 
 
 def test_a_latency_bounds_what_may_be_kept(subject, images):

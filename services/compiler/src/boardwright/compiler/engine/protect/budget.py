@@ -128,6 +128,7 @@ def fit_budget(
 ) -> BudgetResult:
     """Choose which blocks to keep in floating point besides ``exclusions``, and verify the choice.
 
+    At least one layer stays on integers: a model that is not quantized keeps every budget and helps nobody.
     ``build`` quantizes the graph without the named nodes; ``drop`` measures what such a model loses, in
     points of ``metric``. At most ``max_trials`` models are measured.
     """
@@ -135,6 +136,8 @@ def fit_budget(
     fixed = {name for found in exclusions for name in found.nodes}
     blocks = rank_blocks(subject, sensitivity, fixed, latency)
     affordable = _affordable(blocks, fixed, budget, latency)
+    if len(affordable) == len(blocks):
+        affordable = affordable[:-1]
     search = _Search(fixed, affordable, latency, build, drop, max_trials, on_trial)
     start = latency.total(fixed)
     if budget.max_latency_ms is not None and latency.unit == "ms" and start > budget.max_latency_ms:
@@ -300,10 +303,10 @@ def _kept(
 
 def _missed(best: Trial, budget: Budget, metric: str, blocks: int, affordable: int) -> str:
     bound = ""
-    if affordable < blocks:
+    if budget.max_latency_ms is not None and affordable < blocks - 1:
         bound = f" {blocks - affordable} further layers would exceed {budget.max_latency_ms} ms."
-    elif best.blocks >= blocks:
-        bound = " That is all of them: the loss does not come from rounding these layers."
+    elif best.blocks >= affordable:
+        bound = f" Of {blocks} layers no more can stay there: a model is left that is hardly quantized."
     return (
         f"{budget.max_drop:g} points of {metric} were not reached: the best measured is {best.drop:.2f} with "
         f"{best.blocks} layers in floating point.{bound} Try recover (bias correction, learned rounding), "
