@@ -11,8 +11,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.float16 import convert_float16
+from boardwright.compiler.engine.graph.narrowed import rounding
+from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.importing import Declared, ImportedModel, import_checkpoint
+from boardwright.compiler.engine.observe import observe
 from boardwright.compiler.engine.quantize import quantize
 from boardwright.compiler.engine.scheme import PROFILES
 from boardwright.model import InputSpec, preprocess
@@ -144,6 +148,28 @@ def test_it_is_imported_and_quantized_and_answers_nearly_the_same(tmp_path, grap
     assert exact.dtype == np.float32
     assert np.abs(exact - near).max() < 0.05 * np.abs(exact).max()
     assert done.kernels["integer_layers"] >= 1
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param({"batch": "n"}, id="free batch"),
+        pytest.param({"opset": 9}, id="opset 9"),
+        pytest.param({"middle": branch}, id="If"),
+        pytest.param({"middle": loop}, id="Loop"),
+        pytest.param({"element": TensorProto.UINT8}, id="uint8"),
+    ],
+)
+def test_it_is_converted_to_float16_and_answers_nearly_the_same(tmp_path, graph):
+    integers = {"dtype": "uint8", "scale": 1.0} if "element" in graph else {}
+    found = imported(tmp_path, network(**graph), **integers)
+    (sample, *_) = samples = feeds(found, 2)
+    record = observe(prepare_graph(found.model), samples)
+    exact = open_session(found.model).run(None, sample)[0]
+    for keep_io in (True, False):
+        done = convert_float16(found.model, keep_io=keep_io, record=record)
+        near = open_session(rounding(done.model)).run(None, sample)[0]
+        assert 0 < np.abs(exact - near).max() < 0.005 * np.abs(exact).max()
 
 
 def test_what_was_widened_is_told_and_a_float16_spec_follows(tmp_path):
