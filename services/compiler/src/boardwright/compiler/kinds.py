@@ -338,7 +338,7 @@ ABLATE = StepKind(
 )
 EVALUATE = StepKind(
     "compile/evaluate",
-    version="2",
+    version="3",
     determinism=Determinism.PURE,
     defaults={
         "samples": None,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from boardwright.compiler.engine.evaluate.intervals import (
+    corrected_percentiles,
     mcnemar,
     paired_difference,
     resample_weights,
@@ -67,6 +68,15 @@ def test_resampled_map_is_the_map_of_the_resampled_images():
         assert figures[row] == pytest.approx(again.scores().map50_95 / 100, abs=0.02)
     once = resampled_map(meter.curves(), np.ones((1, 12), np.float32))
     assert once[0] == pytest.approx(meter.scores().map50_95 / 100, abs=1e-6)
+
+
+def test_resamples_that_lie_too_high_are_brought_back_to_the_figure():
+    even = np.linspace(0, 1, 1001)
+    assert corrected_percentiles(even, 0.5) == pytest.approx((0.025, 0.975), abs=2e-3)
+    # A quarter lies below: z0 = -0.674, so the limits are Phi(2 z0 - 1.96) and Phi(2 z0 + 1.96).
+    assert corrected_percentiles(even, 0.25) == pytest.approx((0.00047, 0.7294), abs=2e-3)
+    assert corrected_percentiles(even, -0.5)[0] == -0.5 and corrected_percentiles(even, 1.5)[1] == 1.5
+    assert corrected_percentiles(np.zeros(200), 0.0) == (0.0, 0.0)
 
 
 def test_f1_of_images_that_all_agree_is_sure():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.evaluate.classifying import class_name
 from boardwright.compiler.engine.evaluate.intervals import (
-    percentiles,
+    corrected_percentiles,
     resample_weights,
     resampled_f1,
     resampled_map,
@@ -141,8 +141,10 @@ class Detecting:
             weights = resample_weights(self.labelled)
             ours = resampled_map(self._meter.curves(), weights)
             theirs = resampled_map(self._baseline.curves(), weights)
-            intervals["map50_95"] = percentiles(ours)
-            intervals["map50_95_difference"] = percentiles(ours - theirs)
+            intervals["map50_95"] = corrected_percentiles(ours, accuracy["map50_95"])
+            intervals["map50_95_difference"] = corrected_percentiles(
+                ours - theirs, parity["map50_95_difference"]
+            )
         per_class = {
             class_name(self._spec, index): _of_class(entry) for index, entry in scores.classes.items()
         }
