@@ -62,7 +62,7 @@ def test_notes_are_as_wide_as_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output.print_notes({"a": "word " * 100})
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert max(map(len, capsys.readouterr().out.splitlines())) in range(100, 121)
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     output.print_notes({"a": "word " * 10})

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Message")
 
 _UNLIMITED_WIDTH = 10_000
+_PAGE_WIDTH = 120
 _LONGEST_WORD = 20
 """Words up to this length are not broken to make a table narrower."""
 
@@ -134,10 +135,10 @@ def _widths(rows: Sequence[Sequence[str]], columns: Sequence[str], terminal: int
 
 
 def print_notes(notes: Mapping[str, str]) -> None:
-    """Print sentences under the names that they belong to, as wide as the terminal."""
+    """Print sentences under the names that they belong to, as wide as the terminal or as a page."""
     import textwrap
 
-    width = get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED_WIDTH
+    width = get_terminal_size().columns if sys.stdout.isatty() else _PAGE_WIDTH
     for name, text in notes.items():
         lines = textwrap.wrap(text, max(width - 2, 20), break_long_words=False, break_on_hyphens=False)
         sys.stdout.write("\n".join([f"{name}:", *(f"  {line}" for line in lines)]) + "\n")
