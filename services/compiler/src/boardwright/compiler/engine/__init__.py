@@ -8,6 +8,8 @@
 - ``recover/``: gives back what rounding took, without labels: ranges, bias correction, equalisation,
   block-wise reconstruction, learned rounding; ``integer_outputs``: what leaves the integers keeps more.
 - ``quantize``: static INT8 by a ``scheme``; it observes, protects, recovers, and checks its result.
+  ``power_of_two``: the scales of boards that shift instead of multiplying.
+- ``float16`` (pass ``convert-float16``): half precision but for what would overflow or lose its digits.
 - ``evaluate/``: accuracy, parity with the baseline, and (``quality``) whether information was lost.
 - ``train_quantized``: training that rounds where the device will (QAT), with labels or self-distilled.
 - ``fine_tune``: training a graph further as it is. ``training/``: what all training passes share.
