@@ -70,17 +70,13 @@ def quantize_dynamic(
     operators = (*_MATRICES, "Conv") if convolutions else _MATRICES
     left_out = set(exclude)
     topology = Topology(prepared.graph)
-    layers = Counter(
-        node.op_type
+    candidates = [
+        node
         for index, node in enumerate(topology.nodes)
         if node.op_type in operators and topology.is_weighted(index) and node.name not in left_out
-    )
-    if not layers:
-        raise QuantizationFailed(
-            "NOTHING_TO_QUANTIZE",
-            "The graph has no MatMul, Gemm or LSTM with constant weights. Convolutional networks gain by the "
-            "pass quantize, whose activation ranges are known before.",
-        )
+    ]
+    if not candidates:
+        raise _nothing()
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "quantized.onnx"
@@ -102,6 +98,9 @@ def quantize_dynamic(
             "Exclude the node it names.",
         ) from error
     drop_metadata(quantized)
+    layers = _rounded(candidates, prepared, quantized)
+    if not layers:
+        raise _nothing()
     try:
         kernels = kernel_counts(quantized)
     except EngineError as error:
@@ -109,6 +108,33 @@ def quantize_dynamic(
             "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not load. {error.message}"
         ) from error
     return DynamicModel(quantized, dict(layers), kernels, _notes(topology, layers, convolutions))
+
+
+def _rounded(
+    candidates: Iterable[onnx.NodeProto], prepared: onnx.ModelProto, quantized: onnx.ModelProto
+) -> Counter[str]:
+    """Count by operator the layers whose float weights are gone: the quantizer passes over some of them.
+
+    It leaves alone a weight on the left of a MatMul, a Gemm over a transposed activation, a recurrent layer
+    that is no LSTM.
+    """
+    import onnx
+
+    floats = {
+        tensor.name
+        for tensor in quantized.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1
+    }
+    matrices = {tensor.name for tensor in prepared.graph.initializer if len(tensor.dims) > 1}
+    return Counter(node.op_type for node in candidates if matrices.intersection(node.input) - floats)
+
+
+def _nothing() -> QuantizationFailed:
+    return QuantizationFailed(
+        "NOTHING_TO_QUANTIZE",
+        "The graph has no MatMul, Gemm or LSTM with constant weights that become integers. Convolutional "
+        "networks gain by the pass quantize, whose activation ranges are known before.",
+    )
 
 
 def _notes(topology: Topology, layers: Counter[str], convolutions: bool) -> tuple[str, ...]:

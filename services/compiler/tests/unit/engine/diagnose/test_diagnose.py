@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from boardwright.compiler.engine.diagnose import diagnose, report_kernels, tensor_errors
 from boardwright.compiler.engine.diagnose.errors import steepest_fall
@@ -106,6 +107,17 @@ def test_a_broken_layer_is_where_the_error_jumps(classifier, samples):
     (finding,) = quality_findings(errors, "", None)
     assert "At Sigmoid 'relu' the error grows by" in finding.sentence
     assert "exclude: [relu]" in finding.advice
+
+
+def test_infinity_in_both_is_no_error(classifier, samples):
+    """Masked positions are minus infinity before and after: their difference is not a number."""
+    rows = np.where(np.tri(16, dtype=np.bool_), 0, -np.inf).astype(np.float32)
+    classifier.graph.initializer.append(numpy_helper.from_array(rows, "mask"))
+    classifier.graph.node.insert(2, helper.make_node("Add", ["b", "mask"], ["masked"], name="masking"))
+    classifier.graph.node.insert(3, helper.make_node("Softmax", ["masked"], ["shares"], name="softmax"))
+    classifier.graph.node[4].input[0] = "shares"
+    found = {error.tensor: error.sqnr_db for error in tensor_errors(classifier, classifier, samples)}
+    assert found["masked"] == 200.0
 
 
 def test_the_cause_and_the_lost_information_come_first(detector, noise):

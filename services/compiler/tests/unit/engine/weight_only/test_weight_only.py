@@ -143,6 +143,22 @@ def test_a_layer_that_an_algorithm_cannot_store_is_left_out_and_named(block, sam
     assert [node.op_type for node in done.model.graph.node].count("MatMulNBits") == 2
 
 
+def test_a_gemm_with_factors_is_packed_and_why_nothing_can_be_is_told(classifier):
+    """The only layer reads 3 channels here, which is too few; with 32 of them it is packed, alpha and all."""
+    with pytest.raises(QuantizationFailed, match="'gemm': It has 3 input channels") as caught:
+        quantize_weights(classifier, WeightOnlyOptions())
+    assert caught.value.reason == "NOTHING_TO_QUANTIZE"
+    rng = np.random.default_rng(0)
+    for name, shape in (("kernel", (32, 3, 3, 3)), ("weight", (32, 3))):
+        tensor = next(entry for entry in classifier.graph.initializer if entry.name == name)
+        tensor.CopyFrom(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
+    classifier.graph.node[-1].attribute.append(helper.make_attribute("alpha", 0.25))
+    feeds = [{"input": rng.random((1, 3, 16, 16), dtype=np.float32)}]
+    done = quantize_weights(classifier, WeightOnlyOptions(bits=8), feeds)
+    assert done.layers == ("gemm",)
+    assert done.output_sqnr_db > 35
+
+
 def test_convolutions_are_not_packed(detector):
     with pytest.raises(QuantizationFailed, match="Convolutional networks"):
         quantize_weights(detector, WeightOnlyOptions())

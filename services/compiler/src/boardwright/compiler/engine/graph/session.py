@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 INTEGER_KERNELS = frozenset(
     {
         "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "MatMulNBits",
-        "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
+        "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention",
     }
 )  # fmt: skip
 FLOAT_KERNELS = frozenset(

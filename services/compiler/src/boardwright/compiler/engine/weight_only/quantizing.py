@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.graph.canonical import fold_gemm_factors
 from boardwright.compiler.engine.graph.inspect import drop_metadata
 from boardwright.compiler.engine.graph.prepare import name_nodes, raise_opset
 from boardwright.compiler.engine.graph.session import open_session
@@ -134,6 +135,7 @@ def quantize_weights(
     source = onnx.ModelProto()
     source.CopyFrom(raise_opset(model))
     name_nodes(source.graph)
+    fold_gemm_factors(source.graph)
     gemms_to_matmuls(source)
     layers, left_out = _choose(source, options)
     samples = list(feeds)
@@ -196,6 +198,13 @@ def _choose(model: onnx.ModelProto, options: WeightOnlyOptions) -> tuple[list[La
             )
     chosen = [layer for layer in layers if layer.node not in left_out]
     if not chosen:
+        if left_out:
+            node, reason = next(iter(left_out.items()))
+            raise QuantizationFailed(
+                "NOTHING_TO_QUANTIZE",
+                f"None of the {len(layers)} MatMuls with constant weights can be packed so. "
+                f"{node!r}: {reason}",
+            )
         raise QuantizationFailed(
             "NOTHING_TO_QUANTIZE",
             "The graph has no MatMul or Gemm with constant float32 weights to pack. Convolutional networks "
