@@ -14,10 +14,11 @@ from boardwright.api.compiler.v1 import compiler_pb2
 from boardwright.api.jobs.v1 import jobs_pb2
 from boardwright.api.registry.v1 import registry_pb2 as pb
 from boardwright.api.types.v1 import types_pb2
-from boardwright.client.board_figures import BoardFigures, costs_of
+from boardwright.client.board_figures import BoardFigures, costs_of, size_to_load
 from boardwright.client.jobs import Jobs
 from boardwright.client.optimizing import Optimizer, made_by, plan_candidates, wished_toolchains
 from boardwright.client.progress import silent
+from boardwright.content.oci import ENGINE_MEDIA_TYPE, WEIGHTS_MEDIA_TYPE
 from boardwright.rpc.errors import FailedPrecondition, InvalidArgument, NotFound
 from boardwright.selection import Constraints
 
@@ -317,3 +318,13 @@ def test_an_output_never_leaves_the_folder(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="no name for a file"):
         jobs(**{"..__..__x": "1"}).download("compileJobs/1", tmp_path / "inner")
     assert not list(tmp_path.rglob("x"))
+
+
+def test_the_size_is_of_all_that_the_runtime_loads() -> None:
+    files = [
+        types_pb2.File(path="model.xml", size_bytes=100, media_type=ENGINE_MEDIA_TYPE),
+        types_pb2.File(path="model.bin", size_bytes=900, media_type=WEIGHTS_MEDIA_TYPE),
+        types_pb2.File(path="golden.npz", size_bytes=50),
+    ]
+    assert size_to_load(pb.Artifact(files=files, size_bytes=1050)) == 1000
+    assert size_to_load(pb.Artifact(size_bytes=7)) == 7

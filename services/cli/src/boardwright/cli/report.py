@@ -22,7 +22,7 @@ class ReportRow:
         variant: its id: "baseline", "int8".
         board: whom it was built for, "" when it was not.
         accuracies: figures by name, fractions of 1, on the evaluation dataset.
-        size_bytes: of the file that the runtime loads.
+        size_bytes: of the files that the runtime loads.
         p50_ms, p95_ms: single-thread latency; None where nothing was measured.
         measured_on: the board that ran it, and "emulated" where that is another one.
     """
@@ -82,6 +82,7 @@ def _row(
     variant: str, artifact: Artifact, accuracies: dict[str, float], measurements: list[Measurement]
 ) -> ReportRow:
     from boardwright.api.types.v1.types_pb2 import ORIGIN_EMULATED
+    from boardwright.client.board_figures import size_to_load
 
     latencies = [m for m in measurements if m.kind == "latency"]
     latency = next((m for m in latencies if m.threads == 1), latencies[0] if latencies else None)
@@ -97,7 +98,7 @@ def _row(
         artifact.pin.board,
         artifact.toolchain,
         accuracies,
-        artifact.files[0].size_bytes if artifact.files else artifact.size_bytes,
+        size_to_load(artifact),
         latency.values.get("p50_ms") if latency is not None else None,
         latency.values.get("p95_ms") if latency is not None else None,
         peak,

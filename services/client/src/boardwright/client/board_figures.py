@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from boardwright.api.registry.v1 import registry_pb2 as pb
 from boardwright.api.types.v1 import types_pb2
 from boardwright.client.progress import Progress
+from boardwright.content.oci import WEIGHTS_MEDIA_TYPE
 from boardwright.rpc.errors import FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
@@ -137,9 +138,18 @@ def _brief(message: str) -> str:
     return message.partition(". ")[0].removesuffix(".")
 
 
+def size_to_load(artifact: pb.Artifact) -> int:
+    """The bytes that the runtime loads: the first file, and weights that stand beside it (OpenVINO's)."""
+    first, *others = artifact.files or [None]
+    if first is None:
+        return int(artifact.size_bytes)
+    weights = sum(file.size_bytes for file in others if file.media_type == WEIGHTS_MEDIA_TYPE)
+    return int(first.size_bytes + weights)
+
+
 def costs_of(artifact: pb.Artifact, board: str, measurements: Iterable[pb.Measurement]) -> Costs:
     """An artifact's costs by its newest Measurements (a list is newest first); emulated ones do not count."""
-    size = artifact.files[0].size_bytes if artifact.files else artifact.size_bytes
+    size = size_to_load(artifact)
     latencies: dict[int, dict[str, float]] = {}
     memory: float | None = None
     for found in measurements:
