@@ -140,11 +140,10 @@ def _brief(message: str) -> str:
 
 def size_to_load(artifact: pb.Artifact) -> int:
     """The bytes that the runtime loads: the first file, and weights that stand beside it (OpenVINO's)."""
-    first, *others = artifact.files or [None]
-    if first is None:
-        return int(artifact.size_bytes)
-    weights = sum(file.size_bytes for file in others if file.media_type == WEIGHTS_MEDIA_TYPE)
-    return int(first.size_bytes + weights)
+    if not artifact.files:
+        return artifact.size_bytes
+    weights = (file.size_bytes for file in artifact.files[1:] if file.media_type == WEIGHTS_MEDIA_TYPE)
+    return artifact.files[0].size_bytes + sum(weights)
 
 
 def costs_of(artifact: pb.Artifact, board: str, measurements: Iterable[pb.Measurement]) -> Costs:
