@@ -65,7 +65,7 @@ def fine_tune(
 
     ``teacher`` is the graph whose answers a self-distilled objective learns; default ``model`` as it is.
     Batch norms that the graph still has are trained as such. ``held_out`` batches judge, before and after
-    training and in between: the best weights are kept.
+    training and in between: the best weights are kept. Zeros of unstructured pruning stay zero.
 
     Raises:
         EngineError: TRAINING_DIVERGED, TRAINING_OPERATOR_UNSUPPORTED and others of ``training``.
@@ -73,9 +73,11 @@ def fine_tune(
     """
     from boardwright.compiler.engine.training.loop import judge, train
     from boardwright.compiler.engine.training.network import to_onnx, to_torch
+    from boardwright.compiler.engine.training.zeros import KeptZeros
 
     network = to_torch(model, fold_batch_norms=False)
     objective = make_objective(to_torch(teacher if teacher is not None else model), network)
+    zeros = KeptZeros(network)
     judged = held_out if held_out is not None else batches
     before = judge(network, judged, objective)
     record = train(
@@ -85,7 +87,9 @@ def fine_tune(
         options,
         on_step,
         held_out=held_out,
+        after_step=zeros.apply,
         memory_bytes=memory_bytes,
         state_file=state_file,
     )
+    record.notes += [zeros.note] if zeros.note else []
     return FineTuned(to_onnx(network), record, before, judge(network, judged, objective))

@@ -105,6 +105,7 @@ def train_quantized(
     from boardwright.compiler.engine.training.loop import judge, train
     from boardwright.compiler.engine.training.network import GraphNetwork, to_onnx
     from boardwright.compiler.engine.training.quantization_places import find_places
+    from boardwright.compiler.engine.training.zeros import KeptZeros
 
     if ranges not in RANGES:
         raise EngineError(
@@ -126,6 +127,7 @@ def train_quantized(
     places = find_places(insert_quantization(prepared, found, scheme, excluded, spread=False), prepared)
     rounded = RoundedNetwork(network, places, scheme, ranges)
     objective = make_objective(teacher, network)
+    zeros = KeptZeros(network)
     judged = held_out if held_out is not None else batches
     before = judge(network, judged, objective)
     told = train(
@@ -135,6 +137,7 @@ def train_quantized(
         options,
         on_step,
         held_out=held_out,
+        after_step=zeros.apply,
         groups=rounded.groups(scale_rate),
         memory_bytes=memory_bytes,
         state_file=state_file,
@@ -153,7 +156,7 @@ def train_quantized(
         drop_constants=False,
         method=trained_record.method,
     )
-    notes = (*quantized.notes, dropped.note, *_notes(before, after), *told.notes)
+    notes = (*quantized.notes, dropped.note, zeros.note, *_notes(before, after), *told.notes)
     quantized = replace(quantized, notes=tuple(note for note in notes if note))
     return QuantizedTraining(quantized, trained, told, before, after)
 

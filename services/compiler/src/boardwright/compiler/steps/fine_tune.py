@@ -65,7 +65,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         CHECKPOINT: write_bytes(request, CHECKPOINT, graph, _TYPE),
         "fine-tuning.json": write_json(request, "fine-tuning.json", described),
     }
-    notes = tuple(note for note in (*done.notes, finding.lost) if note)
+    notes = tuple(note for note in (*training.notes, *done.notes, finding.lost) if note)
     return StepResult(outputs, {**training.describe(), **training_values(described)}, notes)
 
 

@@ -96,7 +96,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         CALIBRATION_RECORD: write_bytes(request, CALIBRATION_RECORD, done.quantized.record.to_bytes()),
         "quantization.json": write_json(request, "quantization.json", described),
     }
-    notes = done.quantized.notes + ((finding.lost,) if finding.lost else ())
+    notes = tuple(note for note in (*training.notes, *done.quantized.notes, finding.lost) if note)
     return StepResult(outputs, values, notes)
 
 

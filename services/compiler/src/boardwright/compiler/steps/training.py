@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from boardwright.compiler.engine.training.data import ImageBatches
     from boardwright.compiler.engine.training.objectives import MakeObjective
-    from boardwright.compiler.engine.training.options import TrainOptions
+    from boardwright.compiler.engine.training.options import ObjectiveOptions, TrainOptions
     from boardwright.model import InputSpec, OutputSpec
 
 _MEMORY_SHARE = 0.7
@@ -32,6 +32,7 @@ class Training:
     learnt: str
     role: str
     any_size: bool
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """Return what was chosen, for the step's values."""
@@ -86,7 +87,25 @@ def prepare_training(
         "labels" if by_labels else "self-distilled",
         role,
         any_size,
+        _without_effect(objective, by_labels),
     )
+
+
+_OF_LABELS = ("loss", "class_weights", "label_smoothing", "focal_gamma")
+_OF_TEACHERS = ("temperature", "features")
+
+
+def _without_effect(options: ObjectiveOptions, by_labels: bool) -> tuple[str, ...]:
+    """Say which options were set and do nothing for what is learnt."""
+    from boardwright.compiler.engine.training.options import ObjectiveOptions
+
+    usual = ObjectiveOptions()
+    names = _OF_TEACHERS if by_labels else _OF_LABELS
+    idle = [name for name in names if getattr(options, name) != getattr(usual, name)]
+    if not idle:
+        return ()
+    learnt = "class labels are learnt" if by_labels else "the float network's answers are learnt"
+    return (f"{', '.join(idle)} had no effect: {learnt}. Set objective to change that.",)
 
 
 def memory_of(kind: StepKind) -> int:

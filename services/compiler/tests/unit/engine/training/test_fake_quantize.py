@@ -12,11 +12,13 @@ from onnx import numpy_helper
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.observe import observe
+from boardwright.compiler.engine.pruning import sparsify
 from boardwright.compiler.engine.quantize import insert_quantization
 from boardwright.compiler.engine.scheme import PROFILES, QuantizationScheme
 from boardwright.compiler.engine.training.fake_quantize import FakeQuantizeWeight, RoundedNetwork
 from boardwright.compiler.engine.training.network import GraphNetwork, to_onnx
 from boardwright.compiler.engine.training.quantization_places import find_places
+from boardwright.compiler.engine.training.zeros import KeptZeros
 
 SCHEMES = {
     "x86": PROFILES["x86"],
@@ -158,3 +160,22 @@ def test_a_state_that_is_loaded_again_brings_its_zero_points(observed):
     assert moved[0][0] != before[0][0]
     network.load_state_dict(kept)
     assert [(fake.zero_point, float(fake.scale)) for fake in rounding.activations] == before
+
+
+def test_zeros_of_weights_are_kept_and_logarithms_of_scales_are_not(observed):
+    prepared, record, _ = observed
+    sparse = sparsify(prepared, 0.5, pattern="2:4").model
+    network, _, _ = rounded(sparse, record, PROFILES["arm"])
+    zeros = KeptZeros(network)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 1
+    zeros.apply()
+    for name, parameter in network.named_parameters():
+        if name.endswith("log_factor"):
+            assert (parameter == 1).all()
+        elif parameter.dim() > 1:
+            assert torch.equal(parameter == 0, before[name] == 0)
+    assert zeros.count > 0
+    assert KeptZeros(rounded(prepared, record, PROFILES["arm"])[0]).note == ""

@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.fine_tune import fine_tune
+from boardwright.compiler.engine.pruning import sparsify
 from boardwright.compiler.engine.training.data import ImageBatches, SampleList
 from boardwright.compiler.engine.training.objectives import chosen
 from boardwright.compiler.engine.training.options import DataOptions, ObjectiveOptions, TrainOptions
@@ -70,3 +71,22 @@ def test_labels_are_needed_for_the_objective_labels(digits):
     with pytest.raises(EngineError, match="set objective to self-distilled") as caught:
         chosen(ObjectiveOptions(objective="labels"), digits.output_spec, None)
     assert caught.value.reason == "OBJECTIVE_UNFIT"
+
+
+@pytest.mark.parametrize("pattern", ["", "2:4"])
+def test_weights_that_were_pruned_one_by_one_stay_zero(digits, pattern):
+    sparse = sparsify(digits.model, 0.5, pattern=pattern)
+    done = tuned(digits, sparse.model, TrainOptions(steps=12, learning_rate=3e-3, average=0.9))
+    assert "stayed zero" in done.notes[0]
+    zeros = {name: value == 0 for name, value in constants(sparse.model).items() if value.ndim > 1}
+    trained = constants(done.model)
+    kept = {name for name, zero in zeros.items() if zero.mean() > 0.3}
+    assert len(kept) >= 3
+    for name in kept:
+        assert not trained[name][zeros[name]].any()
+        assert (trained[name] != 0).sum() == (~zeros[name]).sum()
+    assert digits.top1(done.model) > digits.top1(sparse.model) - 0.02
+
+
+def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

@@ -29,7 +29,8 @@ The contract, in the order in which a pass uses it:
 reading them from a step's parameters; nothing but ``options`` may be imported without torch.
 ``objectives.chosen`` makes the objective that ObjectiveOptions ask for. ``memory`` cuts batches into parts
 that fit, ``resuming`` keeps the state of an interrupted training, ``batching`` lets a graph of batch 1 run at
-any batch size, ``layers`` and ``operators`` are its nodes as torch runs them. For quantization-aware
+any batch size, ``layers`` and ``operators`` are its nodes as torch runs them, ``zeros`` keeps what
+unstructured pruning removed. For quantization-aware
 training ``quantization_places`` reads from a quantized graph where it rounds, and ``fake_quantize`` rounds
 there while it trains.
 """
