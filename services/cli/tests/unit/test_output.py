@@ -6,7 +6,7 @@ import pytest
 
 from boardwright.api.jobs.v1 import jobs_pb2
 from boardwright.cli import output
-from boardwright.cli.__main__ import exit_code
+from boardwright.cli.__main__ import exit_code, main
 from boardwright.rpc import errors
 
 
@@ -89,3 +89,17 @@ def test_details_leave_empty_values_out(capsys: pytest.CaptureFixture[str]) -> N
 )
 def test_errors_become_exit_codes(error: errors.BoardwrightError, code: int) -> None:
     assert exit_code(error) == code
+
+
+def test_an_interruption_says_that_the_job_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(context: object, *values: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.argv", ["boardwright", "job", "watch", "compileJobs/7"])
+    monkeypatch.setattr("boardwright.cli.commands.job.client_of", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert "`boardwright job cancel`" in capsys.readouterr().err

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from boardwright.rpc.errors import BoardwrightError
 
 DONE, DEFECT, USAGE, REFUSED, UNAVAILABLE = 0, 1, 2, 3, 4
+INTERRUPTED = 130
+_GOES_ON = (
+    "boardwright: interrupted. A job that has begun goes on: see `boardwright job ls`, stop it with "
+    "`boardwright job cancel`, or take up what it made with the same command again.\n"
+)
 
 
 def main() -> None:
@@ -20,6 +25,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader (head, less) has seen enough
         sys.exit(DONE)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            sys.stderr.write(_GOES_ON)
+        raise
     except Exception as error:
         from boardwright.rpc.errors import BoardwrightError
 
