@@ -7,7 +7,8 @@ In float32 stay, each with its reason:
 - ``no-kernel``: operators that runtimes have no float16 kernels for;
 - ``overflow``, ``underflow``: nodes that read or make tensors beyond those bounds on calibration samples, or
   whose constants are beyond them;
-- ``steep``: exponentials, powers and logarithms, whose results leave the bounds for inputs that do not;
+- ``steep``: exponentials, powers and logarithms, whose results leave the bounds for inputs that do not,
+  unless they stayed far from them on calibration samples;
 - ``sum``: reductions and normalisations, which add up more than float16 can count.
 
 (Micikevicius et al., "Mixed Precision Training", https://arxiv.org/abs/1710.03740, section 3.3: which
@@ -37,6 +38,7 @@ SMALLEST_NORMAL = 2.0**-14
 
 _MARGIN = 2.0
 """How much larger than on the calibration samples a tensor may become."""
+_STEEP_MARGIN = 64.0
 _STEEP = frozenset({"Exp", "Pow", "Log", "Softplus", "Reciprocal"})
 _SUMS = frozenset(
     {
@@ -138,12 +140,25 @@ def _kept(model: onnx.ModelProto, ranges: Mapping[str, TensorRange]) -> tuple[Ex
         ("steep", _STEEP, "whose results leave the bounds of float16 for inputs that do not"),
         ("sum", _SUMS, "which add up more values than float16 can count"),
     ):
-        nodes = [node for node in model.graph.node if node.op_type in operators and node.name not in taken]
+        nodes = [
+            node
+            for node in model.graph.node
+            if node.op_type in operators
+            and node.name not in taken
+            and not (name == "steep" and _stays_small(node, ranges))
+        ]
         if nodes:
             kinds = ", ".join(sorted({node.op_type for node in nodes}))
             found.append(Exclusion(name, tuple(node.name for node in nodes), f"{kinds}: operators {why}."))
             taken |= {node.name for node in nodes}
     return tuple(found)
+
+
+def _stays_small(node: onnx.NodeProto, ranges: Mapping[str, TensorRange]) -> bool:
+    """Whether what a node reads and makes was seen, and was far from float16's end."""
+    seen = [ranges[name] for name in (*node.input, *node.output) if name in ranges]
+    known = node.input[0] in ranges and node.output[0] in ranges
+    return known and all(found.magnitude * _STEEP_MARGIN < LARGEST for found in seen)
 
 
 def _without_kernels(model: onnx.ModelProto) -> tuple[Exclusion, ...]:
