@@ -33,6 +33,9 @@ _REACH = 4.0
 _SAME = 1e-6
 """Of a tensor's span, below which two values are one: an 8-bit step is 4000 times as wide."""
 
+_MOST_WEIGHTS = 1 << 24
+"""Of a layer that is followed: bounds are computed in float64, beside the weights."""
+
 _PASSING = frozenset({"MaxPool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Dropout"})
 _FLATTENING = frozenset({"Flatten", "Reshape", "Squeeze"})
 
@@ -105,6 +108,7 @@ class _Finder:
             node.op_type in ("Conv", "Gemm")
             and _is_plain(node)
             and bool(constants)
+            and self._is_small(constants[0])
             and all(n in self._stored and len(self.topology.readers(n)) == 1 for n in constants)
         )
 
@@ -169,6 +173,8 @@ class _Finder:
         import numpy as np
 
         if any(name and name not in self._stored for name in node.input[1:]):
+            return None
+        if not self._is_small(node.input[1]):
             return None
         weight = self._value(node.input[1])
         form = _Form.of(node, weight)
@@ -272,6 +278,9 @@ class _Finder:
         if node.op_type == "HardSigmoid" and options.get("alpha", 0.2) >= 0:
             return lambda x: np.clip(options.get("alpha", 0.2) * x + options.get("beta", 0.5), 0, 1)
         return None
+
+    def _is_small(self, name: str) -> bool:
+        return name not in self._stored or prod(self._stored[name].dims) <= _MOST_WEIGHTS
 
     def _span(self, tensor: str) -> float:
         seen = self._ranges.get(tensor)
