@@ -51,13 +51,13 @@ def collect(client: Client, version: str) -> list[ReportRow]:
     name = client.models.version(version).name
     measurements = list(client.models.measurements(name))
     rows = []
+    judged_on = _shared_conditions(measurements)
     variants = sorted(
         client.models.variants(name), key=lambda v: (v.name.rpartition("/")[2] != "baseline", v.name)
     )
     for variant in variants:
-        accuracies = _accuracies(
-            [m for m in measurements if m.name.startswith(variant.name + "/measurements/")]
-        )
+        own = [m for m in measurements if m.name.startswith(variant.name + "/measurements/")]
+        accuracies = _accuracies(own, judged_on)
         newest: dict[tuple[str, str], Artifact] = {}
         for artifact in client.models.artifacts(variant.name):
             newest.setdefault((artifact.pin.board, artifact.toolchain), artifact)
@@ -70,10 +70,26 @@ def collect(client: Client, version: str) -> list[ReportRow]:
     return rows
 
 
-def _accuracies(measurements: list[Measurement]) -> dict[str, float]:
-    """The newest accuracy figures (a list is newest first)."""
+def _conditions(accuracy: Measurement) -> tuple[str, float]:
+    return accuracy.dataset, accuracy.values.get("samples", 0.0)
+
+
+def _shared_conditions(measurements: list[Measurement]) -> tuple[str, float] | None:
+    """The dataset, and of how many of its samples, that most variants were judged on; of equals the newest.
+
+    Figures of other samples are no comparison, so a table shows those of one condition alone.
+    """
+    variants: dict[tuple[str, float], set[str]] = {}
     for found in measurements:
         if found.kind == "accuracy":
+            variants.setdefault(_conditions(found), set()).add(found.name.partition("/measurements/")[0])
+    return max(variants, key=lambda conditions: len(variants[conditions]), default=None)
+
+
+def _accuracies(measurements: list[Measurement], judged_on: tuple[str, float] | None) -> dict[str, float]:
+    """The newest accuracy figures under these conditions (a list is newest first)."""
+    for found in measurements:
+        if found.kind == "accuracy" and _conditions(found) == judged_on:
             return {key: found.values[key] for key in _ACCURACIES if key in found.values}
     return {}
 

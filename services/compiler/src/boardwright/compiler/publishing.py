@@ -162,8 +162,14 @@ def request_id(record_digest: str, parent: str, what: str) -> str:
 
 
 def measurements(kinds: Sequence[str], dataset: str, outcome: StepOutcome) -> list[NewMeasurement]:
-    """Return the figures of these kinds among a step's values: accuracy, and parity apart from it."""
+    """Return the figures of these kinds among a step's values: accuracy, and parity apart from it.
+
+    What was judged with several views of each image is none: a device shows the model one, and gates would
+    compare the figure with those of one view. It stays in the step's report.
+    """
     values: Mapping[str, Any] = outcome.values
+    if values.get("augmentation"):
+        return []
     found = []
     for kind in kinds:
         figures: Mapping[str, float] = values.get(kind) or {}

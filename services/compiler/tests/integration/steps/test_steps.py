@@ -77,6 +77,7 @@ async def test_evaluation_at_other_scales_and_with_views_merged(
     )
     assert judged.values["by_scale"] == {"2": {"top1": 1.0, "top5": 1.0}}
     assert len(judged.values["augmentation"]["views"]) == 4
+    assert "not recorded as the variant's accuracy" in judged.warnings[0]
     assert judged.values["parity"]["mcnemar_p"] == 1.0
     low, high = judged.values["intervals"]["top1_agreement"]
     assert low < 1.0 == high

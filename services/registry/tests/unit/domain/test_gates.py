@@ -21,7 +21,7 @@ CEILING = Gate("production", LatencyCeiling(BOARD, "p95", 33.0, 0))
 INT8 = ReleaseEntry("int8", "a1", Pin(board=BOARD), "sha256:1")
 
 
-def accuracy(variant, top1, dataset="digits-test/1", artifact=""):
+def accuracy(variant, top1, dataset="digits-test/1", artifact="", **figures):
     return Measurement(
         KEY,
         3,
@@ -29,7 +29,7 @@ def accuracy(variant, top1, dataset="digits-test/1", artifact=""):
         artifact,
         "m1",
         "accuracy",
-        {"top1": top1},
+        {"top1": top1, **figures},
         "emulated",
         "",
         Pin(),
@@ -67,6 +67,14 @@ def test_a_larger_drop_is_refused_with_figure_and_bound():
     assert not verdict.passed
     assert verdict.figure == pytest.approx(2.0)
     assert verdict.bound == 1.0
+
+
+def test_accuracies_of_other_numbers_of_samples_are_not_compared():
+    few, all_of_them = accuracy("int8", 1.0, samples=10), accuracy("baseline", 0.98, samples=500)
+    verdict = judge(DROP, evidence(few, all_of_them))
+    assert not verdict.passed
+    assert "top1 of variant baseline" in verdict.explanation and "on 10 samples of" in verdict.explanation
+    assert not judge(DROP, evidence(few, accuracy("int8", 0.9, samples=500), all_of_them)).passed
 
 
 def test_a_gain_passes_and_is_called_one():

@@ -34,7 +34,7 @@ class _Found:
     """What steps told, the newest first: how graphs were made and judged, and what was written of them."""
 
     made: dict[str, MadeVariant] = field(default_factory=dict)
-    judged: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    judged: dict[tuple[str, str, int], Mapping[str, Any]] = field(default_factory=dict)
     documents: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def newest_documents(self) -> list[tuple[str, str, str]]:
@@ -65,7 +65,7 @@ def gather(client: Client, version: str, board: str = "") -> ReportData:
     found = _from_jobs(_jobs_of(client, subject.name))
     registered = list(client.models.variants(subject.name))
     dataset, samples = _dataset(found)
-    named = _from_registry(client, registered, found, dataset)
+    named = _from_registry(client, registered, found, dataset, samples)
     documents = [
         (name, graph, content)
         for name, graph, digest in found.newest_documents()
@@ -130,25 +130,22 @@ def _note(found: _Found, step: Step, planned: Mapping[str, Any], recipe: str) ->
             given=tuple(name for name in TAKEN if name in step.inputs),
         )
         found.made.setdefault(graph, made)
-    if step.kind == _EVALUATE and planned.get("dataset"):
-        found.judged.setdefault((graph, str(planned["dataset"])), values)
+    if step.kind == _EVALUATE and planned.get("dataset") and not values.get("augmentation"):
+        conditions = (graph, str(planned["dataset"]), int(values.get("samples", 0)))
+        found.judged.setdefault(conditions, values)
     for name in (*DOCUMENTS, *OF_EACH_VARIANT):
         if name in step.outputs and step.outputs[name].size_bytes <= _MAX_DOCUMENT_BYTES:
             found.documents.setdefault((name, graph), step.outputs[name].digest)
 
 
 def _dataset(found: _Found) -> tuple[str, int]:
-    """The dataset that most graphs were judged on (of equals the newest), and how many samples of it."""
-    counts = Counter(dataset for _, dataset in found.judged)
-    if not counts:
-        return "", 0
-    dataset = max(counts, key=lambda name: counts[name])
-    samples = max(int(values.get("samples", 0)) for (_, on), values in found.judged.items() if on == dataset)
-    return dataset, samples
+    """The dataset, and of how many of its samples, that most graphs were judged on; of equals the newest."""
+    counts = Counter((dataset, samples) for _, dataset, samples in found.judged)
+    return max(counts, key=lambda conditions: counts[conditions], default=("", 0))
 
 
 def _from_registry(
-    client: Client, registered: Sequence[Variant], found: _Found, dataset: str
+    client: Client, registered: Sequence[Variant], found: _Found, dataset: str, samples: int
 ) -> list[MadeVariant]:
     """Variants by graph, the oldest first and the baseline before all; those of failed jobs come last."""
     from boardwright.compiler.engine.report import MadeVariant
@@ -171,7 +168,7 @@ def _from_registry(
     variants += [made for digest, made in reversed(found.made.items()) if digest not in by_graph]
     judged = []
     for variant in variants:
-        values = found.judged.get((variant.digest, dataset), {})
+        values = found.judged.get((variant.digest, dataset, samples), {})
         judged.append(
             replace(
                 variant,

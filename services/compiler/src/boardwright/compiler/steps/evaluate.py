@@ -23,7 +23,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     Output: ``evaluation.json``, with the tables per class. Values: ``accuracy`` and ``parity``, fractions of
     1; ``intervals`` (95 %), ``by_scale``, ``augmentation``.
     """
-    from boardwright.compiler.engine.evaluate import Augmentation, evaluate, label_note
+    from boardwright.compiler.engine.evaluate import Augmentation, evaluate, label_note, view_note
 
     parameters = request.parameters
     with clear_failures():
@@ -48,5 +48,5 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             found.information.require()
     values = {**found.summary(), "host": host_values()}
     outputs = {"evaluation.json": write_json(request, "evaluation.json", found.describe())}
-    notes = (label_note(found), found.information.lost)
+    notes = (view_note(found), label_note(found), found.information.lost)
     return StepResult(outputs, values, tuple(note for note in notes if note))

@@ -59,10 +59,10 @@ def _judge_accuracy(gate: Gate, rule: AccuracyDrop, evidence: Evidence) -> Verdi
 def _judge_variant(gate: Gate, rule: AccuracyDrop, variant: str, evidence: Evidence) -> Verdict:
     mine = _accuracies(rule.metric, variant, evidence)
     reference = _accuracies(rule.metric, BASELINE, evidence)
-    shared = [m for m in mine if any(r.dataset == m.dataset for r in reference)]
+    shared = [m for m in mine if any(_comparable(m, r) for r in reference)]
     if not shared:
         missing = variant if not mine else BASELINE
-        where = "" if not mine else f" on {mine[0].dataset}, where {variant} was judged"
+        where = "" if not mine else f" on {_samples(mine[0])}, where {variant} was judged"
         return Verdict(
             gate,
             False,
@@ -72,7 +72,7 @@ def _judge_variant(gate: Gate, rule: AccuracyDrop, variant: str, evidence: Evide
             bound=rule.max_drop_points,
         )
     figure = shared[0]
-    base = next(r for r in reference if r.dataset == figure.dataset)
+    base = next(r for r in reference if _comparable(figure, r))
     points = 100 * (base.values[rule.metric] - figure.values[rule.metric])
     passed = points <= rule.max_drop_points + _ROUNDING
     return Verdict(
@@ -85,6 +85,16 @@ def _judge_variant(gate: Gate, rule: AccuracyDrop, variant: str, evidence: Evide
         points,
         rule.max_drop_points,
     )
+
+
+def _comparable(one: Measurement, other: Measurement) -> bool:
+    """Whether two accuracies are of the same samples: of the dataset version, and of as many of them."""
+    return one.dataset == other.dataset and one.values.get("samples") == other.values.get("samples")
+
+
+def _samples(accuracy: Measurement) -> str:
+    count = accuracy.values.get("samples")
+    return f"{count:.0f} samples of {accuracy.dataset}" if count else accuracy.dataset
 
 
 def _points(points: float) -> str:

@@ -62,6 +62,17 @@ class Evaluation:
         }
 
 
+def view_note(evaluation: Evaluation) -> str:
+    """Return a sentence where several views were merged, so that nobody compares it with one view."""
+    views = evaluation.augmentation.get("views", ())
+    if not views:
+        return ""
+    return (
+        f"Judged with {len(views)} views of each image, merged: these figures stand in evaluation.json and "
+        "are not recorded as the variant's accuracy, which is that of one view."
+    )
+
+
 def label_note(evaluation: Evaluation) -> str:
     """Return a sentence when samples had no label, so that nobody takes a missing figure for a good one."""
     if evaluation.labelled == evaluation.samples:
