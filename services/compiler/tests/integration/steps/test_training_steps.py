@@ -65,7 +65,7 @@ async def test_train_quantized_needs_no_labels_and_gives_ranges_and_weights(
     assert done.values["scheme"] == "S8S8 per-tensor"
     assert done.values["calibration_samples"] == 24
     assert done.values["held_out_samples"] == 6
-    assert any("class_weights had no effect" in note for note in done.notes)
+    assert any("class_weights had no effect" in warning for warning in done.warnings)
     assert len(done.values["judged"]) == 3
     assert done.values["objective_after"] == pytest.approx(min(done.values["judged"]), rel=1e-4)
     assert any(n.op_type == "QuantizeLinear" for n in onnx.load(done.outputs["model.onnx"].path).graph.node)
