@@ -266,6 +266,34 @@ def test_a_branch_reads_what_it_read_before(tmp_path):
     assert signal_kept(found.model, done.model, feeds(found)) > 30
 
 
+def test_shapes_that_follow_from_a_free_batch_are_found_once_it_is_fixed(tmp_path):
+    """As PyTorch writes view(b, groups, c // groups, h, w): the rank itself is computed."""
+
+    def middle(read: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("Shape", [read], ["shape"]),
+            helper.make_node("Gather", ["shape", "zero"], ["batch"], axis=0),
+            helper.make_node("Unsqueeze", ["batch", "first"], ["batches"]),
+            helper.make_node("Concat", ["batches", "rest"], ["wanted"], axis=0),
+            helper.make_node("Reshape", [read, "wanted"], ["grouped"]),
+            helper.make_node("ConstantOfShape", ["rank"], ["halves"], value=two),
+            helper.make_node("Concat", ["batches", "halves", "side", "side"], ["back"], axis=0),
+            helper.make_node("Reshape", ["grouped", "back"], ["x"]),
+        ]
+
+    two = numpy_helper.from_array(np.array([8], np.int64))
+    model = network(batch="n", middle=middle)
+    constants = {"zero": 0, "first": [0], "rest": [2, 4, SIZE, SIZE], "side": [SIZE], "rank": [1]}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()
+    )
+    model.graph.output[0].type.tensor_type.shape.dim[1].Clear()
+    found = imported(tmp_path, model)
+    assert found.output_spec.num_classes == 3
+    done = quantize(found.model, feeds(found), PROFILES["x86-vnni"])
+    assert signal_kept(found.model, done.model, feeds(found)) > 30
+
+
 def test_factors_of_a_gemm_are_kept(tmp_path):
     model = network()
     gemm = model.graph.node[-1]

@@ -12,7 +12,7 @@ from boardwright.compiler.engine.errors import EngineError, NetworkFailed, SpecM
 from boardwright.compiler.engine.export import DEFAULT_OPSET, export_network, export_ultralytics
 from boardwright.compiler.engine.graph.canonical import dequantize_weights, drop_initializer_inputs
 from boardwright.compiler.engine.graph.inspect import drop_metadata, fix_input_shape, graph_inputs
-from boardwright.compiler.engine.graph.prepare import name_nodes, opset_of
+from boardwright.compiler.engine.graph.prepare import name_nodes, opset_of, tell_output_shapes
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.widen import to_float32
 from boardwright.compiler.engine.limits import DEFAULT_LIMITS, Limits
@@ -100,6 +100,7 @@ def import_checkpoint(
     drop_initializer_inputs(model)
     input_spec = settle_input_spec(loaded.input_spec, model, loaded.metadata)
     notes += fix_input_shape(model, input_spec.name, _fixed_shape(model, input_spec))
+    tell_output_shapes(model)
     output_spec = settle_output_spec(declared.output_spec, model, loaded.metadata, declared.task)
     drop_metadata(model)
     name_nodes(model.graph)

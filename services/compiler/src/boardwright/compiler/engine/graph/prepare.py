@@ -117,6 +117,29 @@ def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
     return inferred
 
 
+def tell_output_shapes(model: onnx.ModelProto) -> None:
+    """Give outputs of unknown shape the one that the runtime finds, in place, where it finds one.
+
+    Exporters that leave the batch free compute later shapes from it, in nodes that ONNX's own inference does
+    not follow; the runtime folds them once the input's shape is fixed.
+
+    Raises:
+        EngineError: RUNTIME_REFUSED, see ``open_session``.
+    """
+    import onnx
+
+    unknown = {
+        value.name: value for value in model.graph.output if not value.type.tensor_type.HasField("shape")
+    }
+    if not unknown:
+        return
+    for found in open_session(model, level="basic").get_outputs():
+        if found.name in unknown and found.shape:
+            value = unknown[found.name]
+            element = value.type.tensor_type.elem_type
+            value.CopyFrom(onnx.helper.make_tensor_value_info(found.name, element, found.shape))
+
+
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     copied = type(model)()
     copied.CopyFrom(model)
