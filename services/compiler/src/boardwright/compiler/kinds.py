@@ -64,7 +64,7 @@ def _recovery_environment() -> Mapping[str, str]:
 
 IMPORT = StepKind(
     "compile/import",
-    version="2",
+    version="3",
     determinism=Determinism.PURE,
     defaults={
         "format": None,
@@ -80,7 +80,7 @@ IMPORT = StepKind(
 )
 OBSERVE = StepKind(
     "compile/observe",
-    version="2",
+    version="3",
     determinism=Determinism.PURE,
     defaults={
         "method": "min-max",
@@ -95,7 +95,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="6",
+    version="7",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -111,7 +111,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="3",
+    version="4",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -131,7 +131,7 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="3",
+    version="4",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -153,7 +153,7 @@ PROTECT = StepKind(
 )  # fmt: skip
 QUANTIZE_DYNAMIC = StepKind(
     "compile/quantize-dynamic",
-    version="1",
+    version="2",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -181,7 +181,7 @@ CONVERT_FLOAT16 = StepKind(
 )
 QUANTIZE_WEIGHTS = StepKind(
     "compile/quantize-weights",
-    version="1",
+    version="2",
     determinism=Determinism.PURE,
     defaults={
         "bits": 4,
@@ -244,7 +244,7 @@ DISTILL = StepKind(
 )
 DIAGNOSE = StepKind(
     "compile/diagnose",
-    version="1",
+    version="2",
     determinism=Determinism.OBSERVED,
     defaults={"samples": 4, "runs": 30},
     requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=1800),
