@@ -109,6 +109,15 @@ def test_a_recipe_runs_and_its_second_run_comes_from_the_cache(
     assert "model.onnx" in boardwright.run("lineage", "small@1/baseline").stdout
 
 
+def test_what_a_job_made_can_be_shown(boardwright: Any, pushed: Any, dataset: str) -> None:
+    done = boardwright.json("compile", "small@1", "--recipe", "baseline", "--evaluation", dataset)
+    made = [name for name in done["results"] if "/measurements/" in name]
+    short = "small@1/baseline/" + made[0].rpartition("/")[2]
+    shown = boardwright.json("show", short)
+    assert shown["name"] == made[0] and shown["values"] == boardwright.json("show", made[0])["values"]
+    assert shown["kind"] in boardwright.run("show", short).stdout
+
+
 def test_a_recipe_s_mistake_is_named_with_its_line(boardwright: Any, pushed: Any, tmp_path: Path) -> None:
     recipe = tmp_path / "wrong.yaml"
     recipe.write_text("version: 1\nname: mine\npasses:\n  - pass: import\n  - pass: quantise\n")

@@ -142,6 +142,13 @@ class Models:
         request = pb.ListMeasurementsRequest(parent=self._measured(parent), filter=where)
         return every_page(self._connection.registry.ListMeasurements, request, "measurements", limit)
 
+    def measurement(self, reference: str) -> pb.Measurement:
+        """A measurement: digits@3/int8/m7, digits@3/int8/ARTIFACT/m8. Raises: NotFound."""
+        name = self._resolved(references.measurement_name(self._project, reference))
+        request = pb.GetMeasurementRequest(name=name)
+        found: pb.Measurement = self._connection.registry.GetMeasurement(request)
+        return found
+
     def release(self, reference: str) -> pb.Release:
         """A release: digits@r2, digits@production, digits (the newest). Raises: NotFound."""
         name = references.release_name(self._project, reference)
@@ -207,6 +214,8 @@ class Models:
         parsed = references.parse(reference)
         if not parsed.selector:
             return references.model_name(self._project, reference)
+        if references.is_measurement(parsed.inner):
+            return self.measurement(reference).name
         if len(parsed.inner) == 2:
             return self.artifact(reference).name
         if parsed.inner:

@@ -4,6 +4,7 @@
     digits@3                    its version 3; digits@latest the newest, digits@champion an alias's
     digits@3/int8               a variant of version 3
     digits@3/int8/ARTIFACT      an artifact of that variant
+    digits@3/int8/m7            a measurement of that variant; digits@3/int8/ARTIFACT/m8 of an artifact
     digits@r2                   its release 2
     digits@production           the release on a stage (or, where a version is meant, an alias)
     faces@2, faces              a dataset's version 2, its newest sealed one
@@ -19,9 +20,10 @@ from dataclasses import dataclass
 from boardwright.rpc.errors import InvalidArgument
 
 _SHORT = re.compile(
-    r"([a-z][a-z0-9-]{0,62})(?:@([A-Za-z0-9][A-Za-z0-9-]*))?((?:/[A-Za-z0-9][A-Za-z0-9._:-]*){0,2})"
+    r"([a-z][a-z0-9-]{0,62})(?:@([A-Za-z0-9][A-Za-z0-9-]*))?((?:/[A-Za-z0-9][A-Za-z0-9._:-]*){0,3})"
 )
 _RELEASE = re.compile(r"r([1-9][0-9]*)")
+_MEASUREMENT = re.compile(r"m[1-9][0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,19 @@ def parse(text: str) -> Reference:
         InvalidArgument: REFERENCE_INVALID, showing the forms there are.
     """
     match = _SHORT.fullmatch(text)
-    if match is None or (match[3] and not match[2]):
+    inner = tuple(part for part in match[3].split("/") if part) if match else ()
+    if match is None or (inner and not match[2]) or (len(inner) == 3 and not is_measurement(inner)):
         raise InvalidArgument(
             "REFERENCE_INVALID",
             f"{text!r} names nothing: write digits@3 (a version), digits@3/int8 (a variant), digits@r2 "
             "(a release), digits@production (the release on a stage), or a full name (projects/…)",
         )
-    return Reference(match[1], match[2] or "", tuple(part for part in match[3].split("/") if part))
+    return Reference(match[1], match[2] or "", inner)
+
+
+def is_measurement(inner: tuple[str, ...]) -> bool:
+    """Whether what stands behind a version names a measurement."""
+    return len(inner) > 1 and _MEASUREMENT.fullmatch(inner[-1]) is not None
 
 
 def names_release(reference: Reference) -> bool:
@@ -97,6 +105,21 @@ def artifact_name(project: str, text: str) -> str:
             f"{text!r} names no artifact: write digits@3/int8/ARTIFACT (see `boardwright ls`)",
         )
     return f"{variant_name(project, text)}/artifacts/{reference.inner[1]}"
+
+
+def measurement_name(project: str, text: str) -> str:
+    """The measurement's full name. Raises: InvalidArgument REFERENCE_INVALID."""
+    if is_full(text):
+        return text
+    inner = parse(text).inner
+    if not is_measurement(inner):
+        raise InvalidArgument(
+            "REFERENCE_INVALID",
+            f"{text!r} names no measurement: write digits@3/int8/m7 or digits@3/int8/ARTIFACT/m8",
+        )
+    above = text.rpartition("/")[0]
+    parent = artifact_name(project, above) if len(inner) == 3 else variant_name(project, above)
+    return f"{parent}/measurements/{inner[-1]}"
 
 
 def release_name(project: str, text: str) -> str:

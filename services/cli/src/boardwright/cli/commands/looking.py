@@ -33,11 +33,14 @@ def register(app: typer.Typer) -> None:
 def show(
     context: typer.Context,
     reference: Annotated[
-        str, typer.Argument(help="digits, digits@3, digits@3/int8, digits@r2, digits@production.")
+        str,
+        typer.Argument(
+            help="digits, digits@3, digits@3/int8, digits@3/int8/m7, digits@r2, digits@production."
+        ),
     ],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show a model, version, variant, artifact or release.
+    """Show a model, version, variant, artifact, measurement or release.
 
     \b
     Example:
@@ -115,6 +118,23 @@ def _artifact(client: Client, name: str) -> tuple[Any, list[tuple[str, str]]]:
     ]
 
 
+def _measurement(client: Client, name: str) -> tuple[Any, list[tuple[str, str]]]:
+    from boardwright.cli.commands.releasing import pin_text
+    from boardwright.cli.output import moment
+    from boardwright.client.references import shorten
+
+    found = client.models.measurement(name)
+    return found, [
+        ("measurement", shorten(found.name)),
+        ("kind", f"{found.kind}, {_origin(found)}"),
+        ("figures", "\n".join(f"{key}  {value:.6g}" for key, value in sorted(found.values.items()))),
+        ("dataset", shorten(found.dataset) if found.dataset else ""),
+        ("host", pin_text(found.host)),
+        ("record", found.record_digest),
+        ("made", f"{moment(found.create_time)} by {found.creator}"),
+    ]
+
+
 def _figures(client: Client, name: str) -> str:
     lines = []
     for found in client.models.measurements(name, limit=20):
@@ -145,6 +165,7 @@ _SHOWN: dict[str, Callable[[Client, str], tuple[Any, list[tuple[str, str]]]]] = 
     "versions": _version,
     "variants": _variant,
     "artifacts": _artifact,
+    "measurements": _measurement,
     "releases": _release,
 }
 
