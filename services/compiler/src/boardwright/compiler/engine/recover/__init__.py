@@ -7,7 +7,8 @@
 - ``bias_correction``: the shift of each output channel's mean, taken back.
 - ``rounding``: for each weight up or down, learnt from what the layer reads (AdaRound).
 - ``reconstruction``: blocks of layers taught to give what their float originals give (BRECQ).
-- ``grid``, ``judging``: the grid of weights, and the error of a quantized graph's outputs.
+- ``descent``: how both learn; ``grid``: the grid of weights; ``judging``: the error of a quantized graph's
+  outputs.
 """
 
 from boardwright.compiler.engine.recover.bias_correction import correct_bias, mean_shift

@@ -179,6 +179,8 @@ def _choose(
     import numpy as np
     import torch
 
+    from boardwright.compiler.engine.recover.descent import Descent
+
     steps_, floor_, weight_ = (
         torch.from_numpy(np.ascontiguousarray(v)).float() for v in (steps, floor, weight)
     )
@@ -190,7 +192,7 @@ def _choose(
     unit = float((nearest * (nearest @ matrix)).sum()) or 1.0
     most = options.work / max(weight.size * weight.shape[-1], 1)
     updates = int(min(options.updates, max(most, 20)))
-    optimizer = torch.optim.Adam([soft], lr=options.rate * options.updates / updates)
+    descent = Descent([(soft, options.rate * options.updates / updates)], betas=(0.9, 0.999))
     for update in range(updates):
         progress = update / updates
         up = (torch.sigmoid(soft) * (_ZETA - _GAMMA) + _GAMMA).clamp(0, 1)
@@ -200,9 +202,7 @@ def _choose(
             sharpness = 2 + 18 * 0.5 * (1 + np.cos((progress - 0.2) / 0.8 * np.pi))
             undecided = (1 - (2 * up - 1).abs().pow(sharpness)).mean()
             loss = loss + options.penalty * undecided * (1 + 10 * progress)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        descent.step(loss)
     chosen: Array = (soft.detach() > 0).double().numpy()
     return chosen
 

@@ -173,8 +173,14 @@ def _has_bias(node: onnx.NodeProto) -> bool:
 
 
 def _empty(kind: Any, *sizes: Any, **options: Any) -> torch.nn.Module:
-    """Make a module without drawing random weights: the graph's own follow."""
-    return torch.nn.utils.skip_init(kind, *sizes, **options)
+    """Make a module without drawing random weights: the graph's own follow.
+
+    (As ``torch.nn.utils.skip_init`` does, which imports hundreds of modules to move off the meta device.)
+    """
+    module: torch.nn.Module = kind(*sizes, device="meta", **options)
+    for name, value in list(module.named_parameters()):
+        setattr(module, name, torch.nn.Parameter(torch.empty(value.shape, dtype=value.dtype)))
+    return module
 
 
 def _fill(layer: Layer, constants: Mapping[str, Tensor]) -> Layer:
