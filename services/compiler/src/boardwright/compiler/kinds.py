@@ -330,7 +330,7 @@ PRUNE = StepKind(
 )
 ABLATE = StepKind(
     "compile/ablate",
-    version="1",
+    version="2",
     determinism=Determinism.OBSERVED,
     defaults={"experiments": {}, "runs": 30},
     requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=1800),

@@ -47,6 +47,11 @@ def test_each_experiment_has_its_row_beside_the_baseline(experiments):
     json.dumps(found.describe(), allow_nan=False)
 
 
+def test_the_baseline_is_as_fast_as_itself(experiments):
+    baseline, others, feed = experiments
+    assert ablate(baseline, others[:1], feed, runs=5).rows[0].ratio == 1.0
+
+
 def test_factors_that_hurt_each_other_are_named(experiments):
     baseline, others, feed = experiments
     found = ablate(baseline, others, feed, runs=5)

@@ -113,7 +113,8 @@ def ablate(
     rows = []
     for number, experiment in enumerate((baseline, *experiments)):
         before, after = measure_both(baseline.model, experiment.model, feed, threads=1, runs=runs)
-        rows.append(_row(experiment, before, after))
+        # The baseline beside itself differs by noise alone, which is no gain.
+        rows.append(_row(experiment, before if number else after, after))
         on_experiment(number + 1)
     return Ablation(metric, tuple(rows), _interactions(rows, metric))
 
