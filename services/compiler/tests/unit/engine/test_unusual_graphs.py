@@ -273,7 +273,7 @@ def test_shapes_that_follow_from_a_free_batch_are_found_once_it_is_fixed(tmp_pat
         return [
             helper.make_node("Shape", [read], ["shape"]),
             helper.make_node("Gather", ["shape", "zero"], ["batch"], axis=0),
-            helper.make_node("Unsqueeze", ["batch", "first"], ["batches"]),
+            helper.make_node("Unsqueeze", ["batch"], ["batches"], axes=[0]),
             helper.make_node("Concat", ["batches", "rest"], ["wanted"], axis=0),
             helper.make_node("Reshape", [read, "wanted"], ["grouped"]),
             helper.make_node("ConstantOfShape", ["rank"], ["halves"], value=two),
@@ -282,12 +282,15 @@ def test_shapes_that_follow_from_a_free_batch_are_found_once_it_is_fixed(tmp_pat
         ]
 
     two = numpy_helper.from_array(np.array([8], np.int64))
-    model = network(batch="n", middle=middle)
-    constants = {"zero": 0, "first": [0], "rest": [2, 4, SIZE, SIZE], "side": [SIZE], "rank": [1]}
+    model = network(batch="n", opset=11, middle=middle)
+    constants = {"zero": 0, "rest": [2, 4, SIZE, SIZE], "side": [SIZE], "rank": [1]}
     model.graph.initializer.extend(
         numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()
     )
-    model.graph.output[0].type.tensor_type.shape.dim[1].Clear()
+    pooling = next(node for node in model.graph.node if node.op_type == "GlobalAveragePool")
+    mean = helper.make_node("ReduceMean", ["x"], ["d"], axes=[2, 3], keepdims=0)  # has any rank, to ONNX
+    model.graph.node.remove(next(node for node in model.graph.node if node.op_type == "Flatten"))
+    pooling.CopyFrom(mean)
     found = imported(tmp_path, model)
     assert found.output_spec.num_classes == 3
     done = quantize(found.model, feeds(found), PROFILES["x86-vnni"])
