@@ -46,6 +46,12 @@ def test_a_classifier_is_judged_by_its_labels(classifier):
     assert not found.information.lost
 
 
+def test_what_follows_the_last_sample_is_told(classifier):
+    heard = []
+    evaluate(classifier, coloured(2), INPUT, CLASSES, on_sample=heard.append, on_stage=heard.append)
+    assert heard == [1, 2, "figures and their intervals"]
+
+
 def test_parity_is_a_figure_of_its_own_and_needs_no_labels(classifier):
     found = evaluate(classifier, coloured(labelled=False), INPUT, CLASSES, baseline=classifier)
     assert found.accuracy == {}

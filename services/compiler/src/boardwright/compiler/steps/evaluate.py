@@ -43,6 +43,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             ),
             scales=parameters["scales"],
             on_sample=lambda count: progress(count, total, "evaluating"),
+            on_stage=lambda what: progress(total, total, what),
         )
         if parameters["fail_if_information_lost"]:
             found.information.require()

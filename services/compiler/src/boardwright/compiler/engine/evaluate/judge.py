@@ -36,12 +36,14 @@ def evaluate(
     scales: Sequence[float] = (),
     threads: int = 0,
     on_sample: Callable[[int], None] = lambda _: None,
+    on_stage: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Judge ``model`` on ``samples``, and beside ``baseline`` where one is given.
 
     Samples are read once, one at a time, so that their number does not matter for memory. ``augmentation``
     are views whose answers are merged into one, of the model and of its baseline alike. ``scales``, relative
-    to the input size, are judged each by itself beside the headline.
+    to the input size, are judged each by itself beside the headline. ``on_stage`` hears what is done after
+    the last sample: intervals over thousands of images take seconds.
 
     Raises:
         DatasetUnfit: EVALUATION_EMPTY without samples; LABELS_DO_NOT_FIT when labels are of another task or
@@ -72,6 +74,7 @@ def evaluate(
         raise DatasetUnfit(
             "EVALUATION_EMPTY", "There is no sample to evaluate with: add samples to the dataset and seal it."
         )
+    on_stage("figures and their intervals")
     told = {} if augmentation.is_plain else _told(views, augmentation)
     return judging.evaluation(count, told)
 
