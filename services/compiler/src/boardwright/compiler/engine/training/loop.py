@@ -174,12 +174,14 @@ class _Run:
             size = part_size(self.network, first, self.objective, memory_bytes)
             if size < len(first):
                 self.record.part_samples = size
-                same = "with the same gradient" if not _batch_norms(self.network) else (
-                    "so that batch norms take their statistics from these alone"
-                )  # fmt: skip
+                norms = (
+                    ", so that batch norms take their statistics from these alone"
+                    if _batch_norms(self.network)
+                    else ""
+                )
                 self.record.notes.append(
                     f"Batches of {len(first)} do not fit into {memory_bytes >> 20} MiB: they are computed "
-                    f"{size} samples at a time, {same}."
+                    f"{size} samples at a time{norms}."
                 )
 
     def resume(self, path: Path | None) -> None:

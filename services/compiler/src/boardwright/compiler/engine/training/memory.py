@@ -37,8 +37,9 @@ def bytes_per_sample(network: torch.nn.Module, batch: Batch, objective: Objectiv
 def part_size(network: torch.nn.Module, batch: Batch, objective: Objective, memory_bytes: int) -> int:
     """Return how many samples of ``batch`` fit into ``memory_bytes`` at once.
 
-    The gradient of a batch in parts is that of the whole where nothing looks at all samples together (batch
-    norms in training do), so that less memory costs time and no accuracy.
+    The gradient of a batch in parts is that of the whole where nothing looks at all samples together: batch
+    norms in training do, and losses over what a batch's outputs vary by, or over its boxes. For the rest less
+    memory costs time and no accuracy.
 
     Raises:
         EngineError: MEMORY_TOO_SMALL, when not even one sample fits.
