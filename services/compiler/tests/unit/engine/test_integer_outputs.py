@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from boardwright.compiler.engine.graph.session import kernel_counts, open_session
 from boardwright.compiler.engine.observe import observe
 from boardwright.compiler.engine.quantize import insert_quantization, quantize
+from boardwright.compiler.engine.recover import RecoverOptions, recover
 from boardwright.compiler.engine.scheme import PROFILES
 
 
@@ -84,3 +85,16 @@ def test_schemes_that_refuse_it_round_outputs_per_tensor(profile):
         if node.op_type == "DequantizeLinear" and node.output[0] == "h_DequantizeLinear_Output":
             scale = next(t for t in done.model.graph.initializer if t.name == node.input[1])
             assert numpy_helper.to_array(scale).ndim == 0
+
+
+@pytest.mark.parametrize("operator", ["Conv", "Gemm", "MatMul"])
+def test_what_leaves_the_integers_keeps_its_name_for_those_who_judge_it(operator):
+    """A classifier whose last layer a Softmax reads is recovered; the layer's output is found by name."""
+    model = head(operator)
+    given = samples(model)
+    found = recover(
+        model, lambda: given, PROFILES["x86-vnni"], RecoverOptions(methods=("ranges", "bias-correction"))
+    )
+    assert 0 < found.error_after <= found.error_before < 0.05
+    made = quantize(model, given, PROFILES["x86-vnni"])
+    assert "h" in {name for node in made.model.graph.node for name in node.output}

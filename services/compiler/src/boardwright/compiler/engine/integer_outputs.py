@@ -130,6 +130,7 @@ def give_floats(quantized: onnx.ModelProto, model: onnx.ModelProto, excluded: se
     names = {node.output[0] for node in leaving_layers(model, ("Gemm", "MatMul"), excluded)}
     rounded = _rounded_tensors(quantized)
     layers = {node.output[0]: node for node in quantized.graph.node if node.op_type in ("Gemm", "MatMul")}
+    outputs = {value.name for value in quantized.graph.output}
     removed = []
     for node in quantized.graph.node:
         if node.op_type != "DequantizeLinear" or rounded.get(node.input[0]) not in names:
@@ -140,7 +141,13 @@ def give_floats(quantized: onnx.ModelProto, model: onnx.ModelProto, excluded: se
         users = [entry for entry in quantized.graph.node if node.input[0] in entry.input]
         if layer is None or len(readers) != 1 or len(users) != 1:
             continue
-        layer.output[0] = node.output[0]
+        if node.output[0] in outputs:
+            layer.output[0] = node.output[0]
+        else:  # the tensor keeps the name that it has in the float graph: whoever compares looks for it
+            for entry in quantized.graph.node:
+                for place, name in enumerate(entry.input):
+                    if name == node.output[0]:
+                        entry.input[place] = layer.output[0]
         removed += [source, node]
     for node in removed:
         quantized.graph.node.remove(node)
