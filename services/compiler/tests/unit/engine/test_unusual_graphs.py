@@ -428,6 +428,66 @@ def test_a_graph_none_of_whose_layers_is_rounded_is_not_called_quantized(tmp_pat
     assert caught.value.reason == "NOTHING_TO_QUANTIZE"
 
 
+def test_a_graph_that_loads_and_fails_when_it_runs_is_told(tmp_path):
+    """Its Reshape asks for what only a run shows; an input without which it fails says nothing of INT8."""
+
+    def middle(read: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("ReduceMax", [read], ["largest"], keepdims=0),
+            helper.make_node("Greater", ["largest", "least"], ["wide"]),
+            helper.make_node("Where", ["wide", "fitting", "odd"], ["wanted"]),
+            helper.make_node("Reshape", [read, "wanted"], ["x"]),
+        ]
+
+    model = network(middle=middle)
+    fitting, odd = [1, 8, SIZE, SIZE], [1, 8, SIZE, 7]
+    constants = {"least": np.array(1e-6, np.float32), "fitting": np.array(fitting), "odd": np.array(odd)}
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    found = imported(tmp_path, model)
+    with pytest.raises(EngineError, match=r"loads and fails when it runs.*Reshape") as caught:
+        open_session(found.model).run(None, {"input": np.zeros((1, 3, SIZE, SIZE), np.float32)})
+    assert caught.value.reason == "MODEL_FAILED"
+    assert quantize(found.model, feeds(found), PROFILES["x86-vnni"]).kernels["integer_layers"] == 2
+
+
+def test_a_quantized_graph_that_would_only_load_is_refused(tmp_path, monkeypatch):
+    from boardwright.compiler.engine import quantize as module
+
+    model = network()
+    found = imported(tmp_path, model)
+    monkeypatch.setattr(module, "insert_quantization", _with_a_wrong_reshape(module.insert_quantization))
+    with pytest.raises(EngineError, match="does not run") as caught:
+        quantize(found.model, feeds(found), PROFILES["x86-vnni"])
+    assert caught.value.reason == "QUANTIZED_MODEL_REFUSED"
+
+
+def _with_a_wrong_reshape(insert: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+    """Let the last layer's Reshape ask for more values than there are."""
+
+    def broken(*given: object, **options: object) -> onnx.ModelProto:
+        made = insert(*given, **options)
+        last = made.graph.node[-1]
+        name = last.output[0]
+        last.output[0] = "before"
+        constants = {"none": np.zeros(1, np.float32), "seven": np.full(1, 7, np.float32)}
+        made.graph.initializer.extend(
+            numpy_helper.from_array(value, name) for name, value in constants.items()
+        )
+        made.graph.node.extend(
+            [
+                helper.make_node("Mul", ["before", "none"], ["zeros"]),
+                helper.make_node("ReduceMax", ["zeros"], ["zero"], axes=[0, 1], keepdims=0),
+                helper.make_node("Add", ["zero", "seven"], ["length"]),
+                helper.make_node("Cast", ["length"], ["whole"], to=TensorProto.INT64),
+                helper.make_node("Reshape", ["before", "whole"], [name]),
+            ]
+        )
+        made.graph.output[0].type.tensor_type.ClearField("shape")
+        return made
+
+    return broken
+
+
 def signal_kept(exact: onnx.ModelProto, near: onnx.ModelProto, samples: list[dict[str, np.ndarray]]) -> float:
     """Return the decibels of the first output's signal over its error."""
     one, other = open_session(exact), open_session(near)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.prepare import prepare_graph
-from boardwright.compiler.engine.graph.session import kernel_counts
+from boardwright.compiler.engine.graph.session import kernel_counts, try_out
 from boardwright.compiler.engine.graph.topology import WEIGHTED_OPERATORS, Topology
 from boardwright.compiler.engine.integer_outputs import give_floats, spread_channels, take_back, takes_part
 from boardwright.compiler.engine.observe import (
@@ -140,6 +140,7 @@ def quantize(
             prepared, corrected = correct_bias(prepared, record, scheme, excluded)
     quantized, kernels = _insert_and_count(prepared, record, scheme, excluded)
     _check_rounded(quantized, exclusions)
+    _check_runs(quantized, prepared)
     notes = _notes(scheme, kernels, record) + ((note,) if note else ())
     return QuantizedModel(quantized, scheme, record, exclusions, kernels, notes, corrected)
 
@@ -307,6 +308,24 @@ def _check_rounded(quantized: onnx.ModelProto, exclusions: tuple[Exclusion, ...]
         + f", and its layers are {', '.join(operators) or 'none'}. Quantize Conv, Gemm or MatMul layers, "
         "leave fewer out, or try the passes quantize-dynamic and quantize-weights.",
     )
+
+
+def _check_runs(quantized: onnx.ModelProto, prepared: onnx.ModelProto) -> None:
+    """Refuse a graph that loads and fails when it runs, where the float graph does not.
+
+    Raises:
+        QuantizationFailed: QUANTIZED_MODEL_REFUSED.
+    """
+    try:
+        try_out(quantized)
+    except EngineError as error:
+        try:
+            try_out(prepared)
+        except EngineError:
+            return  # zeros are no input for this network: nothing is known
+        raise QuantizationFailed(
+            "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not run. {error.message}"
+        ) from error
 
 
 def _requested_exclusion(model: onnx.ModelProto, names: tuple[str, ...]) -> Exclusion | None:

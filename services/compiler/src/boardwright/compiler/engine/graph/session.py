@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def open_session(
     exact: bool = True,
     in_order: bool = False,
 ) -> Any:
-    """Return an ``onnxruntime.InferenceSession`` on the CPU.
+    """Return an ``onnxruntime.InferenceSession`` on the CPU, whose ``run`` raises EngineError (MODEL_FAILED).
 
     ``threads`` 0 leaves the runtime's default. ``level`` is ``none``, ``basic`` (hardware-neutral),
     ``extended`` (fusions) or ``all`` (this CPU's layouts as well). ``disabled`` names optimisations of the
@@ -83,7 +84,7 @@ def open_session(
     left_out = {"disabled_optimizers": list(disabled)} if disabled else {}
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], **left_out)
+        return _session_class()(source, options, providers=["CPUExecutionProvider"], **left_out)
     except Exception as error:  # the runtime's exceptions share no base class of their own
         text = str(error).strip()
         if exact and _CONVERTED_TWICE in text:
@@ -101,6 +102,44 @@ def open_session(
             f"ONNX Runtime {onnxruntime.__version__} does not accept the graph: "
             f"{text.splitlines()[0][:400] if text else type(error).__name__}",
         ) from error
+
+
+@cache
+def _session_class() -> Any:
+    import onnxruntime
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]  # the runtime has no types
+        """A session whose failures are the engine's: some graphs load and fail when they run."""
+
+        def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> Any:
+            try:
+                return super().run(output_names, input_feed, run_options)
+            except Exception as error:  # the runtime's exceptions share no base class of their own
+                text = " ".join(str(error).split())
+                raise EngineError(
+                    "MODEL_FAILED",
+                    f"The graph loads and fails when it runs: {text[:400] or type(error).__name__}. Check "
+                    "the inputs it is fed and the node it names; if memory ran out, use smaller inputs.",
+                ) from error
+
+    return Session
+
+
+def try_out(model: onnx.ModelProto) -> None:
+    """Run ``model`` once on zeros, of length 1 along free axes.
+
+    Raises:
+        EngineError: RUNTIME_REFUSED or MODEL_FAILED.
+    """
+    import numpy as np
+
+    from boardwright.compiler.engine.graph.inspect import graph_inputs
+
+    zeros = {
+        name: np.zeros([axis if isinstance(axis, int) else 1 for axis in shape], dtype)
+        for name, (shape, dtype) in graph_inputs(model).items()
+    }
+    open_session(model).run(None, zeros)
 
 
 def kernel_counts(model: onnx.ModelProto) -> dict[str, int]:

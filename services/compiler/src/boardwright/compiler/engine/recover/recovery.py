@@ -215,6 +215,7 @@ class _Attempt:
         try:
             with self._threads() if method in _LEARNING else nullcontext():
                 model, record, touched, details = apply()
+            after = self._judge.error(model, record) if touched else self.error
         except EngineError as error:
             reason = f"It does not work on this graph ({error.reason}): {error.message}"
             self.told.append(MethodRecord(method, self.error, self.error, False, reason))
@@ -226,7 +227,6 @@ class _Attempt:
                 )
             )
             return
-        after = self._judge.error(model, record)
         kept = after < self.error * _WORTH
         reason = "" if kept else (
             f"On {len(self._held_out)} held-out samples the output error went from {self.error:.3g} to "
