@@ -336,6 +336,24 @@ def test_a_matrix_weight_that_is_no_plain_right_factor_is_quantized(tmp_path, ba
     assert signal_kept(found.model, done.model, feeds(found)) > 28
 
 
+@pytest.mark.parametrize("profile", ["x86-vnni", "tensorrt"])
+def test_a_transposed_convolution_in_groups_with_a_bias_is_quantized(tmp_path, profile):
+    rng = np.random.default_rng(10)
+
+    def middle(read: str) -> list[onnx.NodeProto]:
+        inputs = [read, "kernel2", "bias2"]
+        return [helper.make_node("ConvTranspose", inputs, ["x"], strides=[2, 2], group=4)]
+
+    model = network(middle=middle)
+    constants = {"kernel2": rng.normal(size=(8, 2, 2, 2)), "bias2": rng.normal(size=8)}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()
+    )
+    found = imported(tmp_path, model)
+    done = quantize(found.model, feeds(found), PROFILES[profile])
+    assert signal_kept(found.model, done.model, feeds(found)) > 28
+
+
 def test_a_weight_of_several_layers_is_judged_without_saturation(tmp_path):
     """ONNX Runtime 1.31 fails to open such a graph for exact products; it was judged by saturated ones."""
 

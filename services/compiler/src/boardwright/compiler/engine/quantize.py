@@ -247,10 +247,11 @@ def insert_quantization(
 
 
 def _of_one_scale(model: onnx.ModelProto, scheme: QuantizationScheme) -> dict[str, list[dict[str, Any]]]:
-    """Return ONNX Runtime's overrides for weights of a MatMul that a scale per channel does not fit.
+    """Return ONNX Runtime's overrides for weights that a scale per channel does not fit.
 
     Its kernels take one per column of a matrix on the right. A weight on the left, or one for each of a batch
-    of products, gets one scale: the graph would load and fail when it runs.
+    of products, gets one scale: the graph would load and fail when it runs. So does a ConvTranspose in
+    groups, whose weight has fewer columns than its bias has channels: the quantizer (1.31) stumbles over it.
     """
     if not scheme.per_channel:
         return {}
@@ -261,6 +262,13 @@ def _of_one_scale(model: onnx.ModelProto, scheme: QuantizationScheme) -> dict[st
         if node.op_type == "MatMul"
         for place, name in enumerate(node.input)
         if name in ranks and (place == 0 or ranks[name] != 2)
+    }
+    names |= {
+        node.input[1]
+        for node in model.graph.node
+        if node.op_type == "ConvTranspose"
+        and node.input[1] in ranks
+        and any(entry.name == "group" and entry.i > 1 for entry in node.attribute)
     }
     return {name: [{}] for name in sorted(names)}
 
