@@ -7,6 +7,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
 from boardwright.compiler.engine.graph.prepare import prepare_graph
@@ -103,3 +104,40 @@ def test_blocks_cover_all_layers_and_fit_together(images, network):
     expected = open_session(prepared).run(None, images[0])[0]
     np.testing.assert_allclose(state["logits"], expected, rtol=1e-4, atol=1e-4)
     assert multiplications(prepared) == 12 * 12 * 8 * 27 + 5 * 5 * (8 * 9 + 12 * 8) + 48
+
+
+def test_blocks_whose_first_axis_is_no_batch_are_learnt_sample_by_sample():
+    """As PyTorch writes attention: positions first, and both in one axis for the matrix products."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["input", "patches"], ["p"], name="patches", strides=[4, 4]),
+        helper.make_node("Reshape", ["p", "flat"], ["f"], name="flatten"),
+        helper.make_node("Transpose", ["f"], ["t"], name="positions_first", perm=[2, 0, 1]),
+        helper.make_node("Reshape", ["t", "rows"], ["r"], name="rows"),
+        helper.make_node("Gemm", ["r", "first"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="relu"),
+        helper.make_node("Reshape", ["b", "back"], ["c"], name="back"),
+        helper.make_node("MatMul", ["c", "second"], ["d"], name="second"),
+        helper.make_node("ReduceMean", ["d"], ["e"], name="mean", axes=[0], keepdims=0),
+        helper.make_node("Gemm", ["e", "last"], ["logits"], name="last"),
+    ]
+    constants = {
+        "patches": rng.normal(size=(8, 3, 4, 4)), "first": rng.normal(size=(8, 12)),
+        "second": rng.normal(size=(12, 8)), "last": rng.normal(size=(8, 3)),
+    }  # fmt: skip
+    shapes = {"flat": [1, 8, 16], "rows": [16, 8], "back": [16, 1, 12]}
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+        + [numpy_helper.from_array(np.array(value), name) for name, value in shapes.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    feeds = [{"input": rng.random((1, 3, 16, 16), dtype=np.float32)} for _ in range(14)]
+    steps = ReconstructionOptions(layers_per_block=1, most_updates=8, fewest_updates=8)
+    options = RecoverOptions(methods=("reconstruction",), samples=10, held_out=4, reconstruction=steps)
+    (told,) = recover(model, lambda: feeds, COARSE, options).methods
+    assert "does not work" not in told.reason
+    assert len(told.details["blocks"]) >= 3

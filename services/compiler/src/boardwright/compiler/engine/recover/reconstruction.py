@@ -249,22 +249,31 @@ class _Block:
         from boardwright.compiler.engine.recover.descent import Descent
 
         descent = Descent(rated, updates)
+        apart = not _stack(self._float, states[:2], self._aim)
         order: list[int] = []
         for _ in range(updates):
             while len(order) < batch:
                 order += torch.randperm(len(states), generator=generator).tolist()
             chosen, order = order[:batch], order[batch:]
-            given = {
-                name: torch.cat([states[index][name] for index in chosen]) for name in self._start.inputs
-            }
-            wanted = {
-                name: torch.cat([targets[index][name] for index in chosen]) for name in self._start.outputs
-            }
-            made = dict(zip(self._start.outputs, self._rounded(given), strict=True))
-            loss = sum(((made[name] - wanted[name]) ** 2).mean() / spread[name] for name in spread)
+            groups = [[index] for index in chosen] if apart else [chosen]
+            loss = sum(
+                self._loss([states[index] for index in group], [targets[index] for index in group], spread)
+                for group in groups
+            ) / len(groups)
             if not bool(torch.isfinite(loss)):
                 return
             descent.step(loss)
+
+    def _loss(self, states: Sequence[State], targets: Sequence[State], spread: Mapping[str, float]) -> Tensor:
+        import torch
+
+        given = {name: torch.cat([state[name] for state in states]) for name in self._start.inputs}
+        made = dict(zip(self._start.outputs, self._rounded(given), strict=True))
+        errors = [
+            ((made[name] - torch.cat([target[name] for target in targets])) ** 2).mean() / spread[name]
+            for name in spread
+        ]
+        return torch.stack(errors).sum()
 
     def _error(self, states: Sequence[State], targets: Sequence[State], spread: Mapping[str, float]) -> float:
         total = 0.0
@@ -300,6 +309,26 @@ def _run(network: GraphNetwork, state: State, segment: Segment) -> State:
     with torch.no_grad():
         made = network({name: state[name] for name in segment.inputs})
     return dict(zip(segment.outputs, made, strict=True))
+
+
+def _stack(network: GraphNetwork, states: Sequence[State], segment: Segment) -> bool:
+    """Tell whether states stacked along their first axis are answered as each is alone.
+
+    A block cut out of a transformer may have positions first, or batch and windows in one axis.
+    """
+    import torch
+
+    alone = [_run(network, state, segment) for state in states]
+    together = {name: torch.cat([state[name] for state in states]) for name in segment.inputs}
+    try:
+        made = _run(network, together, segment)
+        return all(
+            torch.allclose(made[name], expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+            for name in segment.outputs
+            if (expected := torch.cat([found[name] for found in alone])).is_floating_point()
+        )
+    except (EngineError, RuntimeError):
+        return False
 
 
 def _start(feed: Feed) -> State:

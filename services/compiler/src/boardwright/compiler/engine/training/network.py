@@ -142,15 +142,17 @@ class GraphNetwork(torch.nn.Module):  # type: ignore[misc]
         values: dict[str, Tensor] = {name: self._tap(name, value) for name, value in given.items()}
         for index, call in enumerate(self._calls):
             arguments = [self._value(name, values) for name in call.inputs]
-            if call.layer is not None:
-                made: Any = call.layer(arguments)
-            else:
+            if call.layer is None:
                 arguments = self._keeper.adapt(index, call.kind, arguments, call.attributes)
-                assert call.operator is not None
-                try:
+            try:
+                made: Any
+                if call.layer is not None:
+                    made = call.layer(arguments)
+                else:
+                    assert call.operator is not None
                     made = call.operator(call.attributes, arguments)
-                except (RuntimeError, TypeError, IndexError, ValueError) as error:
-                    raise _failed(call, arguments, error) from error
+            except (RuntimeError, TypeError, IndexError, ValueError) as error:
+                raise _failed(call, arguments, error) from error
             results = made if isinstance(made, (tuple, list)) else (made,)
             for name, value in zip(call.outputs, results, strict=False):
                 if name:
