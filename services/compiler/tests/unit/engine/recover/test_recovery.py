@@ -141,3 +141,19 @@ def test_blocks_whose_first_axis_is_no_batch_are_learnt_sample_by_sample():
     (told,) = recover(model, lambda: feeds, COARSE, options).methods
     assert "does not work" not in told.reason
     assert len(told.details["blocks"]) >= 3
+
+
+def test_a_learnt_number_stays_a_number():
+    """A factor without axes that came back with one made the graph invalid, and nothing was learnt."""
+    from boardwright.compiler.engine.recover.reconstruction import _with_weights
+
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+        [numpy_helper.from_array(np.array(1, np.float32), "factor")],
+    )
+    written = _with_weights(helper.make_model(graph), {"factor": np.array(2, np.float32)})
+    assert list(written.graph.initializer[0].dims) == []
+    assert numpy_helper.to_array(written.graph.initializer[0]) == 2

@@ -397,5 +397,6 @@ def _with_weights(model: onnx.ModelProto, changed: Mapping[str, Any]) -> onnx.Mo
         if new is not None and tensor.data_type == onnx.TensorProto.FLOAT:
             if list(new.shape) != list(tensor.dims):
                 raise EngineError("RECOVERY_FAILED", f"The weight {tensor.name!r} changed its shape.")
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(new), tensor.name))
+            whole = np.ascontiguousarray(new).reshape(new.shape)  # it makes an axis for a single number
+            tensor.CopyFrom(numpy_helper.from_array(whole, tensor.name))
     return written
