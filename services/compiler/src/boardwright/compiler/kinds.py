@@ -95,7 +95,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="7",
+    version="8",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -111,7 +111,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="4",
+    version="5",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -131,14 +131,14 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="4",
+    version="5",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
         "samples": 300,
         "rules": [
-            "join", "tail", "sum", "selection", "attention", "normalization", "weights", "pocket", "first",
-            "last", "gate", "scores",
+            "join", "tail", "answer", "sum", "selection", "attention", "normalization", "weights", "pocket",
+            "first", "last", "gate", "scores",
         ],
         "exclude": [],
         "sensitivity": True,
@@ -280,7 +280,7 @@ _TRAINING: Mapping[str, Any] = {
 }
 TRAIN_QUANTIZED = StepKind(
     "compile/train-quantized",
-    version="3",
+    version="4",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",

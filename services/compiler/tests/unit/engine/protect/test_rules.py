@@ -30,6 +30,36 @@ HEADS = (
 FLOAT = TensorProto.FLOAT
 
 
+def dense_head(scales=(16, 8, 4), last=3):
+    """A backbone of 3×3 convolutions that halves its maps, and one last layer on each of them."""
+    random = np.random.default_rng(0)
+    nodes, stored, outputs, shape = [], [], [], 2 * scales[0]
+    tensor, channels = "image", 3
+
+    def convolve(name, source, width, given, size, stride):
+        weight = random.normal(0, 1 / np.sqrt(given * size * size), (width, given, size, size))
+        stored.append(onnx.numpy_helper.from_array(weight.astype(np.float32), f"{name}_weight"))
+        nodes.append(onnx.helper.make_node(
+            "Conv", [source, f"{name}_weight"], [name], name=name, kernel_shape=[size, size],
+            strides=[stride, stride], pads=[size // 2] * 4,
+        ))  # fmt: skip
+
+    for place, cells in enumerate(scales):
+        for part, stride in (("down", shape // cells), ("on", 1)):
+            convolve(f"{part}{place}", tensor, 32, channels, 3, stride)
+            nodes.append(onnx.helper.make_node("Relu", [f"{part}{place}"], [f"{part}{place}_relu"]))
+            tensor, channels, shape = f"{part}{place}_relu", 32, cells
+        convolve(f"answer{place}", tensor, last, 32, 1, 1)
+        outputs.append(onnx.helper.make_tensor_value_info(f"answer{place}", FLOAT, [1, last, cells, cells]))
+    image = onnx.helper.make_tensor_value_info("image", FLOAT, [1, 3, 2 * scales[0], 2 * scales[0]])
+    graph = onnx.helper.make_graph(nodes, "dense", [image], outputs, stored)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    feeds = [
+        {"image": random.random((1, 3, 2 * scales[0], 2 * scales[0]), dtype=np.float32)} for _ in range(4)
+    ]
+    return model, feeds
+
+
 def kept_db(model, quantized, feed):
     """Signal-to-noise ratio of the outputs, balanced over their channels."""
     wanted = open_session(model).run(None, feed)
@@ -63,7 +93,9 @@ def test_a_detector_keeps_its_answers_and_its_layers_stay_on_integers(
     done = quantize(model, images, PROFILES["x86-vnni"])
     assert kept_db(model, done.model, images[-1]) > 25
     expectation = 1 if head == "expected" else 0  # the Conv with weights 0, 1, 2… is no layer
-    assert done.kernels["float_layers"] <= expectation
+    answers = sum(len(found.nodes) for found in by_rule(done.exclusions, "answer"))
+    assert done.kernels["float_layers"] <= expectation + answers
+    assert done.kernels["integer_layers"] > 2 * done.kernels["float_layers"]
     assert sum(found.conversions for found in done.exclusions) <= 1
 
 
@@ -238,7 +270,7 @@ def test_a_classifier_of_plain_layers_needs_no_protection(classifier, noise):
 def test_rules_can_be_left_out_and_unknown_ones_are_named(detector):
     ranges = {"pixels": TensorRange(0, 600), "chance": TensorRange(0, 1)}
     assert {found.rule for found in protect(detector, ranges, rules=["tail"])} == {"tail"}
-    with pytest.raises(EngineError, match="no rule 'joins'; the rules are join, tail, sum"):
+    with pytest.raises(EngineError, match="no rule 'joins'; the rules are join, tail, answer, sum"):
         protect(detector, ranges, rules=["joins"])
 
 
@@ -297,3 +329,27 @@ def test_a_layer_left_in_float_is_not_quantized_by_the_runtime(builder, images):
     done = quantize(model, images, PROFILES["x86-vnni"], exclude=[layer])
     assert done.kernels["float_layers"] == 1  # without its guard the runtime makes it 0
     assert sum(node.name == f"{layer}_stays_float" for node in done.model.graph.node) == 1
+
+
+def test_small_last_layers_of_a_dense_head_stay_in_floating_point():
+    model, feeds = dense_head()
+    (found,) = by_rule(protected(model, feeds), "answer")
+    assert found.nodes == ("answer0", "answer1", "answer2")
+    assert "of the multiplications" in found.reason
+    plain = quantize(model, feeds, PROFILES["x86-vnni"], protect_automatically=False)
+    kept = quantize(model, feeds, PROFILES["x86-vnni"])
+    assert kept.kernels["float_layers"] == plain.kernels["float_layers"] + 3
+    assert kept_db(model, kept.model, feeds[0]) > kept_db(model, plain.model, feeds[0])
+
+
+def test_a_large_last_layer_stays_on_integers_beside_small_ones():
+    model, feeds = dense_head(last=20)
+    (found,) = by_rule(protected(model, feeds), "answer")
+    assert "answer2" in found.nodes
+    assert "answer0" not in found.nodes
+
+
+@pytest.mark.parametrize("profile", ["tensorrt", "vx-delegate", "tidl-mma1"])
+def test_no_answer_leaves_an_accelerator(profile):
+    model, feeds = dense_head()
+    assert by_rule(protected(model, feeds, PROFILES[profile]), "answer") == []

@@ -5,6 +5,7 @@ No rule knows any architecture. In ``rules`` they come together:
 - ``infinities``: masks and paddings of infinity, and what reads them.
 - ``joins``: inputs of very different magnitude under one scale (Concat, Where, Scatter, Add).
 - ``decode``: what follows the last layers, and what leads to choices and coordinates in mid-network.
+- ``answers``: small last layers of a dense head.
 - ``attention``, ``normalization``: softmax over positions, and norms that an exporter wrote out.
 - ``weights``: channels too different for per-tensor kernels.
 - ``conversions``: what each island of floats costs, and pockets that should be part of one.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.observe import TensorRange
+from boardwright.compiler.engine.protect.answers import find_answers
 from boardwright.compiler.engine.protect.attention import find_attention
 from boardwright.compiler.engine.protect.conversions import conversions_caused, find_pockets
 from boardwright.compiler.engine.protect.decode import find_selections, find_tail
@@ -28,6 +29,7 @@ Rule = Callable[[Subject, set[int]], list[tuple[Exclusion, set[int]]]]
 RULES: Mapping[str, Rule] = {
     "join": find_joins,
     "tail": find_tail,
+    "answer": find_answers,
     "sum": find_sums,
     "selection": find_selections,
     "attention": find_attention,
