@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -66,12 +65,14 @@ async def served(tmp_path, servicer):
     ready = asyncio.get_running_loop().create_future()
     service = Service(registry_pb2_grpc.add_RegistryServicer_to_server, servicer, table)
     running = asyncio.create_task(serve([service], settings, on_ready=ready.set_result))
-    endpoint = await asyncio.wait_for(ready, 5)
+    endpoint = await asyncio.wait_for(ready, 30)
     try:
         yield endpoint, tokens
     finally:
-        os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(running, 6)
+        # In this thread and now: through the process it may come late, when no handler is left to take it.
+        if not running.done():
+            signal.raise_signal(signal.SIGTERM)
+        await asyncio.wait_for(running, 30)
 
 
 async def failure(call):
