@@ -124,6 +124,7 @@ RECOVER = StepKind(
         "held_out_samples": 8,
         "work": 3e10,
         "layers_per_block": 10,
+        "dense_heads": False,
         "seed": 0,
     },
     requires=Requirements(memory_bytes=6 * GIB, time_limit_seconds=7200),

@@ -92,6 +92,7 @@ def _options(parameters: Any) -> RecoverOptions:
             layers_per_block=parameters["layers_per_block"], work=parameters["work"], seed=parameters["seed"]
         ),
         rounding=RoundingOptions(seed=parameters["seed"]),
+        dense_heads=parameters["dense_heads"],
     )
 
 

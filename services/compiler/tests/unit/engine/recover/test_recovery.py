@@ -157,3 +157,35 @@ def test_a_learnt_number_stays_a_number():
     written = _with_weights(helper.make_model(graph), {"factor": np.array(2, np.float32)})
     assert list(written.graph.initializer[0].dims) == []
     assert numpy_helper.to_array(written.graph.initializer[0]) == 2
+
+
+def dense_network():
+    """Two convolutions that answer for every cell."""
+    random = np.random.default_rng(0)
+    weights = {"a": (8, 3, 3, 3), "b": (4, 8, 1, 1)}
+    stored = [
+        onnx.numpy_helper.from_array(random.normal(0, 0.2, shape).astype(np.float32), name)
+        for name, shape in weights.items()
+    ]
+    nodes = [
+        onnx.helper.make_node("Conv", ["image", "a"], ["map"], name="first", pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("Relu", ["map"], ["positive"], name="relu"),
+        onnx.helper.make_node("Conv", ["positive", "b"], ["answer"], name="last"),
+    ]
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, 16, 16])
+        for name, channels in (("image", 3), ("answer", 4))
+    ]
+    graph = onnx.helper.make_graph(nodes, "dense", values[:1], values[1:], stored)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    return model, [{"image": random.random((1, 3, 16, 16), dtype=np.float32)} for _ in range(6)]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_networks_that_answer_for_every_cell_are_learnt_only_when_asked(asked):
+    model, feeds = dense_network()
+    options = RecoverOptions(samples=4, held_out=2, dense_heads=asked)
+    found = recover(model, lambda: iter(feeds), PROFILES["x86-vnni"], options)
+    (told,) = (method for method in found.methods if method.method == "reconstruction")
+    assert ("answers for every cell" in told.reason) is not asked
+    assert ("blocks" in told.details) is asked

@@ -52,6 +52,11 @@ def find_answers(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set
     return [(Exclusion("answer", names, reason), chosen)]
 
 
+def has_dense_head(subject: Subject) -> bool:
+    """Tell whether a last layer answers for every cell of an image, as those of detectors do."""
+    return any(_is_dense(subject, index) for index in last_layers(subject))
+
+
 def _is_dense(subject: Subject, index: int) -> bool:
     node = subject.nodes[index]
     shape = subject.shape(node.output[0])
