@@ -19,6 +19,7 @@ from boardwright.compiler.engine.observe import CalibrationRecord, observe
 from boardwright.compiler.engine.protect import excluded_names, find_cause, measure_sensitivity, protect
 from boardwright.compiler.engine.protect.sensitivity import noise_ratio
 from boardwright.compiler.engine.protect.structure import Subject
+from boardwright.compiler.engine.protect.weights import find_spread_weights
 from boardwright.compiler.engine.quantize import insert_quantization
 from boardwright.compiler.engine.scheme import PROFILES
 from boardwright.model import InputSpec, preprocess
@@ -88,9 +89,15 @@ def test_sensitivity_ranks_mobilenets_layers_nearly_as_a_sweep_does(classifier):
     assert np.corrcoef(*ranks)[0, 1] > 0.6
 
 
-def test_per_tensor_kernels_cannot_take_mobilenets_depthwise_layers(classifier):
+def test_one_scale_per_tensor_takes_mobilenets_depthwise_layers_once_constant_channels_are_dropped(
+    classifier,
+):
     prepared, record, _ = classifier
     assert protect(prepared, record.ranges, PROFILES["x86-vnni"]) == ()
-    names = excluded_names(protect(prepared, record.ranges, PROFILES["vx-delegate"]))
-    assert {"conv_dw_1", "conv_dw_2"} <= names
+    scheme = PROFILES["vx-delegate"]
+    names = excluded_names(protect(prepared, record.ranges, scheme))
     assert not any(name.startswith("conv_pw") for name in names)
+    spread = find_spread_weights(Subject(prepared, record.ranges, scheme), set())
+    undropped = {name for exclusion, _ in spread for name in exclusion.nodes}
+    assert {"conv_dw_1", "conv_dw_2"} <= undropped
+    assert names < undropped
