@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 SEED = 20261121
-EPOCHS = 6
+EPOCHS = 4
 BATCH = 32
 PEAK_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-4
 SIDE = 32
