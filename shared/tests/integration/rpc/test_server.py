@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import signal
 from pathlib import Path
 
 import grpc
@@ -54,7 +53,11 @@ class Servicer(registry_pb2_grpc.RegistryServicer):
 
 @contextlib.asynccontextmanager
 async def served(tmp_path, servicer):
-    """The servicer behind a real server; stopped by SIGTERM like a service is."""
+    """The servicer behind a real server, stopped as by SIGTERM.
+
+    No signal is sent: one that meets no handler would end the process of all tests. That a service ends by
+    SIGTERM is seen where services are processes.
+    """
     tokens = write_tokens(tmp_path / "tokens.json")
     methods = [m.name for m in pb.DESCRIPTOR.services_by_name["Registry"].methods]
     table = {m: permits("viewer") for m in methods} | {
@@ -64,14 +67,15 @@ async def served(tmp_path, servicer):
     settings = ServerSettings("test", "127.0.0.1:0", tmp_path / "tokens.json", "k", tmp_path / "ready.json")
     ready = asyncio.get_running_loop().create_future()
     service = Service(registry_pb2_grpc.add_RegistryServicer_to_server, servicer, table)
-    running = asyncio.create_task(serve([service], settings, on_ready=ready.set_result))
-    endpoint = await asyncio.wait_for(ready, 30)
+    stop = asyncio.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rpc_server, "_on_signals", lambda: stop)
+        running = asyncio.create_task(serve([service], settings, on_ready=ready.set_result))
+        endpoint = await asyncio.wait_for(ready, 30)
     try:
         yield endpoint, tokens
     finally:
-        # In this thread and now: through the process it may come late, when no handler is left to take it.
-        if not running.done():
-            signal.raise_signal(signal.SIGTERM)
+        stop.set()
         await asyncio.wait_for(running, 30)
 
 
