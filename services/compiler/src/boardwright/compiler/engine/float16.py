@@ -26,6 +26,7 @@ from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
 from boardwright.compiler.engine.protect import Exclusion
+from boardwright.compiler.engine.protect.exclusion import requested_exclusion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,8 +98,7 @@ def convert_float16(
     _check(prepared)
     ranges = record.ranges if record is not None else {}
     kept = _kept(prepared, ranges) if protect_automatically else _without_kernels(prepared)
-    requested = _requested(prepared, tuple(exclude))
-    kept = (*kept, *requested)
+    kept = (*kept, *requested_exclusion(prepared, exclude))
     blocked = {name for found in kept for name in found.nodes}
     if blocked >= {node.name for node in prepared.graph.node if node.op_type not in _MOVING}:
         raise QuantizationFailed(
@@ -228,18 +228,6 @@ def _constants(model: onnx.ModelProto) -> Iterable[tuple[str, Array]]:
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             yield tensor.name, numpy_helper.to_array(tensor)
-
-
-def _requested(model: onnx.ModelProto, names: tuple[str, ...]) -> tuple[Exclusion, ...]:
-    import difflib
-
-    known = {node.name for node in model.graph.node}
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise QuantizationFailed("NODE_UNKNOWN", f"The graph has no node {name!r} to leave out.{hint}")
-    return (Exclusion("requested", names, "The recipe names these nodes."),) if names else ()
 
 
 def _convert(model: onnx.ModelProto, blocked: set[str], keep_io: bool) -> onnx.ModelProto:

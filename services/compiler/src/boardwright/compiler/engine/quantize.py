@@ -25,6 +25,7 @@ from boardwright.compiler.engine.observe import (
 )
 from boardwright.compiler.engine.power_of_two import power_of_two_quantizer, rounded_up
 from boardwright.compiler.engine.protect import Exclusion, is_layer, protect
+from boardwright.compiler.engine.protect.exclusion import requested_exclusion
 from boardwright.compiler.engine.protect.floats import keep_floats
 from boardwright.compiler.engine.recover.bias_correction import correct_bias
 from boardwright.compiler.engine.recover.ranges import choose_ranges
@@ -124,9 +125,7 @@ def quantize(
         note = dropped.note
     if exclusions is None:
         exclusions = protect(prepared, record.ranges, scheme) if protect_automatically else ()
-    requested = _requested_exclusion(prepared, tuple(exclude))
-    if requested:
-        exclusions = (*exclusions, requested)
+    exclusions = (*exclusions, *requested_exclusion(prepared, exclude))
     excluded = {name for found in exclusions for name in found.nodes}
     corrected = 0
     if recovered is not None:
@@ -334,18 +333,6 @@ def _check_runs(quantized: onnx.ModelProto, prepared: onnx.ModelProto) -> None:
         raise QuantizationFailed(
             "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not run. {error.message}"
         ) from error
-
-
-def _requested_exclusion(model: onnx.ModelProto, names: tuple[str, ...]) -> Exclusion | None:
-    import difflib
-
-    known = {node.name for node in model.graph.node}
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise QuantizationFailed("NODE_UNKNOWN", f"The graph has no node {name!r} to leave out.{hint}")
-    return Exclusion("requested", names, "The recipe names these nodes.") if names else None
 
 
 def _drop_metadata(model: onnx.ModelProto) -> None:

@@ -21,9 +21,9 @@ from boardwright.compiler.engine.graph.constant_channels import drop_constant_ch
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
 from boardwright.compiler.engine.protect import RULES, Exclusion, protect
+from boardwright.compiler.engine.protect.exclusion import requested_exclusion
 from boardwright.compiler.engine.quantize import (
     QuantizedModel,
-    _requested_exclusion,
     insert_quantization,
     quantize,
 )
@@ -118,8 +118,7 @@ def train_quantized(
     if exclusions is None:
         exclusions = _protected(prepared, found, scheme) if protect_automatically else ()
     exclusions = tuple(exclusion for exclusion in exclusions if exclusion.rule != _HEALED)
-    requested = _requested_exclusion(prepared, tuple(exclude))
-    kept = (*exclusions, requested) if requested else exclusions
+    kept = (*exclusions, *requested_exclusion(prepared, exclude))
     excluded = {name for exclusion in kept for name in exclusion.nodes}
     prepared, found = _start(prepared, found, scheme, excluded, recovered)
     teacher = GraphNetwork(prepare_graph(model)).eval()

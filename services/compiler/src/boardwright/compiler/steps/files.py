@@ -155,11 +155,20 @@ def check_information(
 
 
 def optional_finding(request: StepRequest, model: onnx.ModelProto, baseline: onnx.ModelProto) -> Any:
-    """Compare answers of both models as ``check_information`` does, None without a calibration dataset."""
+    """Compare answers of both models as ``check_information`` does, None without a calibration dataset.
+
+    Raises:
+        InformationLost: the parameter ``fail_if_information_lost`` asks for it.
+    """
     if "calibration" not in request.inputs:
         return None
     _, input_spec, output_spec = read_model(request)
-    return check_information(model, baseline, open_dataset(request, "calibration"), input_spec, output_spec)
+    finding = check_information(
+        model, baseline, open_dataset(request, "calibration"), input_spec, output_spec
+    )
+    if request.parameters["fail_if_information_lost"]:
+        finding.require()
+    return finding
 
 
 def one_feed(request: StepRequest, model: onnx.ModelProto, input_spec: InputSpec) -> dict[str, Any]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.errors import QuantizationFailed
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +46,19 @@ class Exclusion:
 def excluded_names(exclusions: Iterable[Exclusion]) -> set[str]:
     """Return the names of all nodes that some exclusion keeps in floating point."""
     return {name for found in exclusions for name in found.nodes}
+
+
+def requested_exclusion(model: onnx.ModelProto, names: Iterable[str]) -> tuple[Exclusion, ...]:
+    """Return what a recipe asks for by the names of nodes; nothing where it names none.
+
+    Raises:
+        QuantizationFailed: NODE_UNKNOWN, with the nearest name there is.
+    """
+    names = tuple(names)
+    known = {node.name for node in model.graph.node}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise QuantizationFailed("NODE_UNKNOWN", f"The graph has no node {name!r} to leave out.{hint}")
+    return (Exclusion("requested", names, "The recipe names these nodes."),) if names else ()

@@ -14,7 +14,11 @@ from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed, observe
 from boardwright.compiler.engine.protect.budget import Budget, BudgetResult, Verification, fit_budget
 from boardwright.compiler.engine.protect.conversions import count_conversions, integer_nodes
-from boardwright.compiler.engine.protect.exclusion import Exclusion, excluded_names
+from boardwright.compiler.engine.protect.exclusion import (
+    Exclusion,
+    excluded_names,
+    requested_exclusion,
+)
 from boardwright.compiler.engine.protect.latency import LayerTimes, latency_model
 from boardwright.compiler.engine.protect.measured import MEASURED_RULES, measured_exclusions
 from boardwright.compiler.engine.protect.metric import TaskMetric
@@ -133,7 +137,7 @@ def protect_model(
     found = list(
         protect(prepared, record.ranges, scheme, rules=[rule for rule in options.rules if rule in RULES])
     )
-    found += _requested(subject, options.exclude)
+    found += requested_exclusion(prepared, options.exclude)
     chosen, _ = choose_ranges(prepared, record, scheme, excluded_names(found))
     subject = Subject(prepared, chosen.ranges, scheme)
     measured = [rule for rule in options.rules if rule in MEASURED_RULES]
@@ -236,16 +240,6 @@ class _Trial:
         others = verify()
         kept = excluded_names([*exclusions, *([found.exclusion] if found.exclusion else [])])
         return replace(found, verified=Verification(others.name, others.drop(self.build(set(kept)))))
-
-
-def _requested(subject: Subject, names: Sequence[str]) -> list[Exclusion]:
-    known = {node.name for node in subject.nodes}
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise QuantizationFailed("NODE_UNKNOWN", f"The graph has no node {name!r} to leave out.{hint}")
-    return [Exclusion("requested", tuple(names), "The recipe names these nodes.")] if names else []
 
 
 def _check_record(prepared: onnx.ModelProto, record: CalibrationRecord) -> None:
