@@ -2,8 +2,7 @@
 
 Durability: WAL with `synchronous=FULL`, so a commit returns after its fsync. Writes that queue up while an
 fsync runs share the next one: each runs in its own SAVEPOINT, then one COMMIT makes all of them durable, and
-only then does any caller get its answer. A write that comes alone, on a disk whose commits are quick, is
-committed where it is: two switches of threads would cost it more than the event loop's wait for the disk.
+only then does any caller get its answer.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import asyncio
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -32,10 +30,6 @@ T = TypeVar("T")
 _GROUP_LIMIT = 128
 _STATEMENT_CACHE = 512
 _BUSY_TIMEOUT_MS = 10_000
-_COMPANY_SECONDS = 0.0003
-"""A write this soon after another's answer has company: it goes where writes gather for one commit."""
-_QUICK_SECONDS = 0.002
-"""The event loop waits for a commit at most about this long, or the writer thread does."""
 
 
 class SqliteTransaction(Transaction):
@@ -127,10 +121,6 @@ class SqliteDatabase(Database):
         self._thread: threading.Thread | None = None
         self._reader: sqlite3.Connection | None = None
         self._reader_lock = threading.RLock()
-        self._lone_writer: sqlite3.Connection | None = None
-        self._lone_lock = threading.Lock()
-        self._committed_at = 0.0
-        self._commit_seconds = 0.0
         self._closed = False
 
     # Reading
@@ -174,48 +164,11 @@ class SqliteDatabase(Database):
         if self._closed:
             raise DatabaseUnavailable("the database is closed; the service is stopping")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        request = _Request(fn, future)
-        if self._comes_alone() and self._commit_alone(request):
-            return await future
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"sqlite-{self.schema}", daemon=True)
             self._thread.start()
-        self._queue.put(request)
+        self._queue.put(_Request(fn, future))
         return await future
-
-    def _comes_alone(self) -> bool:
-        return (
-            self._commit_seconds < _QUICK_SECONDS
-            and time.monotonic() - self._committed_at > _COMPANY_SECONDS
-            and self._queue.empty()
-        )
-
-    def _commit_alone(self, request: _Request) -> bool:
-        """Commit one request in this thread; False, and nothing done, where another writer is at it."""
-        if not self._lone_lock.acquire(blocking=False):
-            return False
-        started = time.monotonic()
-        try:
-            if self._lone_writer is None:
-                self._lone_writer = self._connect()
-                self._lone_writer.execute("PRAGMA busy_timeout=0")
-            if not _begin_at_once(self._lone_writer):
-                return False
-            self._commit_begun(self._lone_writer, [request])
-        except Exception as error:
-            request.error = request.error or error
-            if self._lone_writer is not None:
-                self._lone_writer.close()
-                self._lone_writer = None
-        finally:
-            self._note_commit(started)
-            self._lone_lock.release()
-        request.deliver()
-        return True
-
-    def _note_commit(self, started: float) -> None:
-        self._committed_at = time.monotonic()
-        self._commit_seconds = self._committed_at - started
 
     def close(self) -> None:
         if self._closed:
@@ -228,10 +181,6 @@ class SqliteDatabase(Database):
             if self._reader is not None:
                 self._reader.close()
                 self._reader = None
-        with self._lone_lock:
-            if self._lone_writer is not None:
-                self._lone_writer.close()
-                self._lone_writer = None
 
     def _connect(self) -> sqlite3.Connection:
         try:
@@ -273,9 +222,7 @@ class SqliteDatabase(Database):
             try:
                 if connection is None:
                     connection = self._connect()
-                started = time.monotonic()
                 self._commit_group(connection, group)
-                self._note_commit(started)
             except Exception as error:
                 for request in group:
                     request.error = request.error or error
@@ -300,14 +247,6 @@ class SqliteDatabase(Database):
         """Run the group in one transaction. Raises what makes all of it fail (BEGIN or COMMIT refused)."""
         try:
             connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise translate(error) from error
-        SqliteDatabase._commit_begun(connection, group)
-
-    @staticmethod
-    def _commit_begun(connection: sqlite3.Connection, group: list[_Request]) -> None:
-        """As `_commit_group`, in a transaction that was begun."""
-        try:
             done = False  # the first change has nothing before it to protect, and needs no savepoint
             for request in group:
                 if not request.future.cancelled():  # else nobody waits any more: an overload sheds itself
@@ -317,17 +256,6 @@ class SqliteDatabase(Database):
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise translate(error) from error
-
-
-def _begin_at_once(connection: sqlite3.Connection) -> bool:
-    """Begin a write unless another connection is writing; raises what is wrong besides."""
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorname == "SQLITE_BUSY":
-            return False
-        raise translate(error) from error
-    return True
 
 
 def _run_request(connection: sqlite3.Connection, request: _Request, *, savepoint: bool) -> bool:

@@ -139,9 +139,8 @@ async def test_a_cancelled_caller_does_not_harm_the_others(database):
     assert all(r is None for r in results[1::2])
 
 
-async def test_a_write_that_nobody_waits_for_any_more_is_not_begun(sqlite_database, monkeypatch):
+async def test_a_write_that_nobody_waits_for_any_more_is_not_begun(sqlite_database):
     """Callers that gave up while they were queued cost nothing."""
-    monkeypatch.setattr("boardwright.database.sqlite._QUICK_SECONDS", 0.0)  # as on a slow disk
     database = sqlite_database
     release, running = threading.Event(), threading.Event()
 
