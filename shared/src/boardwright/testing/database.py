@@ -9,6 +9,7 @@ Migrations run once per session and database kind; each test gets a copy.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import shutil
@@ -33,6 +34,7 @@ def _template(kind: str, schema: str, migrations: str) -> str:
     """A migrated database that is only copied: its path, or its name on the session's server."""
     if kind == "sqlite":
         folder = Path(tempfile.mkdtemp(prefix="boardwright-template-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         path = folder / f"{schema}.db"
         _migrate(f"sqlite://{path}", schema, migrations)
         return str(path)

@@ -33,6 +33,7 @@ _PORT_FLAGS = (
     "admin.port.grpc",
 )
 _START_SECONDS = 60.0
+_SOCKETS = Path("/tmp")  # noqa: S108 (where SeaweedFS puts them)
 
 
 def weed_binary() -> Path | None:
@@ -106,6 +107,9 @@ class SeaweedServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+        for port in self._ports.values():  # it leaves its sockets behind, in /tmp whatever TMPDIR says
+            for socket_file in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
+                socket_file.unlink(missing_ok=True)
 
     def make_bucket(self, name: str) -> None:
         """Make a bucket if it is missing."""

@@ -7,8 +7,10 @@ itself, and away from the user's settings.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -57,7 +59,10 @@ def prepare_ultralytics() -> Any:
             "(note its AGPL-3.0 licence), or export the checkpoint to ONNX and push that.",
         )
     os.environ.update(_ENVIRONMENT)
-    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="boardwright-ultralytics-"))
+    if "YOLO_CONFIG_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="boardwright-ultralytics-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["YOLO_CONFIG_DIR"] = folder
     make_torchvision_importable()
     import ultralytics
 
