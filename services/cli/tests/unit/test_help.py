@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from boardwright.cli.app import app
 
 _EXAMPLE = re.compile(r"Example:\n((?:\s+\S.*\n?)+)")
+_TERMINAL_COLUMNS = 80 - len("  ")
+"""A terminal's, less what the help indents the text by."""
 
 
 def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -41,7 +43,8 @@ def test_help_has_an_example_that_the_command_takes(path: tuple[str, ...]) -> No
     command = COMMANDS[path]
     found = _EXAMPLE.search(command.help + "\n")
     assert found is not None, f"{' '.join(path)} has no example"
-    lines = [line.strip() for line in found[1].splitlines() if line.strip()]
+    assert all(len(line) <= _TERMINAL_COLUMNS for line in found[1].splitlines())
+    lines = [line.strip() for line in found[1].replace("\\\n", "").splitlines() if line.strip()]
     for line in lines:
         words = shlex.split(line)
         assert words[0] == "boardwright"
@@ -56,6 +59,17 @@ def test_help_has_an_example_that_the_command_takes(path: tuple[str, ...]) -> No
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_command_prints_json_when_asked(path: tuple[str, ...]) -> None:
     assert any("-o" in parameter.opts for parameter in COMMANDS[path].params)
+
+
+def test_the_overview_fits_a_narrow_terminal() -> None:
+    printed = CliRunner().invoke(app, ["--help"], terminal_width=80).output
+    assert [line for line in printed.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_what_is_off_by_default_has_no_option_to_put_it_off(path: tuple[str, ...]) -> None:
+    two_ways = [option for option in COMMANDS[path].params if option.secondary_opts]
+    assert [option.name for option in two_ways if option.default is False] == []
 
 
 @pytest.mark.parametrize(

@@ -71,12 +71,14 @@ def before(
     """From a trained checkpoint to a signed artifact on a fleet.
 
     \b
-    boardwright up --detach                                  start everything on this machine
-    boardwright push digits model.onnx --input-spec in.json --task classification
-    boardwright compile digits@1 --calibration a --evaluation b   INT8, judged against FP32
-    boardwright build digits@1/int8 --board host             an artifact for this machine
-    boardwright optimize digits@1 --max-drop 1 --max-latency-ms 33 …   the cheapest recipe that keeps to it
-    boardwright report digits@1                              what it cost and what it gained
+    boardwright up --detach            start everything on this machine
+    boardwright push digits net.onnx   a checkpoint becomes a version: digits@1
+    boardwright compile digits@1       INT8 variants, judged against FP32
+    boardwright optimize digits@1      the cheapest recipe that keeps to bounds
+    boardwright build digits@1/int8    an artifact for this machine
+    boardwright report digits@1        what it cost and what it gained
+
+    Each command shows a whole example: boardwright push --help.
     """
     context.obj = Session(data, endpoint, token, project)
 

@@ -29,9 +29,11 @@ def build(
     pin: Annotated[
         list[str] | None, typer.Option(help=f"key=value for a board elsewhere: {', '.join(_PIN_FIELDS)}.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only check whether it could be built.")] = False,
-    retry: Annotated[bool, typer.Option(help="Run steps again whose failure is remembered.")] = False,
-    detach: Annotated[bool, typer.Option(help="Do not wait for the job.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check whether it could be built.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Run steps again whose failure is remembered.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
     request_id: Annotated[str, typer.Option(help="The same id again gives the same job.")] = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -39,7 +41,8 @@ def build(
 
     \b
     Example:
-      boardwright build digits@3/int8 --board raspberry-pi-5 --golden digits-evaluation
+      boardwright build digits@3/int8 --board raspberry-pi-5 \\
+        --golden digits-evaluation
     """
     from boardwright.api.types.v1.types_pb2 import HardwarePin
 
@@ -71,11 +74,14 @@ def measure(
     board: Annotated[str, typer.Option(help="Whose artifacts, of variants; default: this machine's.")] = "",
     runs: Annotated[int, typer.Option(help="Measured runs; 0 for the service's default.")] = 0,
     warm_up: Annotated[int, typer.Option(help="Runs before them; 0 for the service's default.")] = 0,
-    again: Annotated[bool, typer.Option(help="Measure anew although a figure exists.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew although a figure exists.")] = False,
     allow_emulated: Annotated[
-        bool, typer.Option(help="Accept figures made on another host; they are marked and pass no gate.")
+        bool,
+        typer.Option(
+            "--allow-emulated", help="Accept figures made on another host; they are marked and pass no gate."
+        ),
     ] = False,
-    detach: Annotated[bool, typer.Option(help="Do not wait for the job.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Measure artifacts of one board side by side.

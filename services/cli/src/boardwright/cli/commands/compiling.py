@@ -32,9 +32,13 @@ def compile_(
         list[str] | None,
         typer.Option(help="Board whose quantization profile counts; default: this machine's."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only show the steps, and which are cached.")] = False,
-    retry: Annotated[bool, typer.Option(help="Run steps again whose failure is remembered.")] = False,
-    detach: Annotated[bool, typer.Option(help="Do not wait for the job.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the steps, and which are cached.")
+    ] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Run steps again whose failure is remembered.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
     request_id: Annotated[str, typer.Option(help="The same id again gives the same job.")] = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -42,7 +46,8 @@ def compile_(
 
     \b
     Example:
-      boardwright compile digits@3 --calibration digits-calibration --evaluation digits-evaluation
+      boardwright compile digits@3 \\
+        --calibration digits-calibration --evaluation digits-evaluation
     """
     if recipe.endswith((".yaml", ".yml")) and not Path(recipe).is_file():
         raise typer.BadParameter(f"there is no file {recipe}", param_hint="--recipe")

@@ -32,7 +32,9 @@ def add(
     layout: Annotated[str, typer.Option(help="folder, csv, yolo, coco or numpy.")] = "auto",
     split: Annotated[str, typer.Option(help="Only this part, where the layout has parts.")] = "",
     limit: Annotated[int, typer.Option(help="Only the first so many samples; 0 for all.")] = 0,
-    skip_invalid: Annotated[bool, typer.Option(help="Leave bad images and labels out.")] = False,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Leave bad images and labels out.")
+    ] = False,
     seal_: Annotated[bool, typer.Option("--seal/--open", help="Seal it, or leave it open for more.")] = True,
     description: Annotated[str, typer.Option(help="Free text, for a new dataset.")] = "",
     output: OutputOption = Format.TABLE,
@@ -62,7 +64,7 @@ def add(
 def seal(
     context: typer.Context,
     version: Annotated[str, typer.Argument(help="For example street@2.")],
-    skip_invalid: Annotated[bool, typer.Option(help="Leave invalid samples out.")] = False,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave invalid samples out.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Verify an open version and make it immutable.

@@ -41,7 +41,7 @@ def demo(
     samples: Annotated[
         int | None, typer.Option(help="Most images of a dataset, 0 for all; default: 300 of yours.")
     ] = None,
-    keep_running: Annotated[bool, typer.Option(help="Leave the services running.")] = False,
+    keep_running: Annotated[bool, typer.Option("--keep-running", help="Leave the services running.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Take a checkpoint all the way to a device that verified and runs it, on this machine.
@@ -49,7 +49,7 @@ def demo(
     \b
     Example:
       boardwright --data .boardwright demo
-      boardwright demo --checkpoint net.onnx --input-spec in.json --dataset ./images
+      boardwright demo --checkpoint net.onnx --input-spec in.json --dataset images
     """
     from boardwright.cli.demo.main import Wishes, run
 

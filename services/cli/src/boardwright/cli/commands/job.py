@@ -45,7 +45,7 @@ def list_(
     limit: Annotated[int, typer.Option(help="At most so many of each kind; 0 for all.")] = 20,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List jobs, newest first.
+    """List jobs, newest first: those that run, and those that ended in the last 180 days (or as the server is set).
 
     \b
     Example:
@@ -109,7 +109,7 @@ def cancel(
 def retry(
     context: typer.Context,
     job: JobArgument,
-    detach: Annotated[bool, typer.Option(help="Do not wait for it.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for it.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Start a job anew; remembered failures are forgotten.
@@ -130,7 +130,7 @@ def logs(
     step: Annotated[str | None, typer.Argument(help="Default: all steps that ran.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show what the steps of a job printed.
+    """Show what the steps of a job printed. A log is kept as long as the job that ran the step.
 
     \b
     Example:
@@ -190,7 +190,8 @@ def download(
 
     \b
     Example:
-      boardwright job download compileJobs/7 here --step evaluate-int8 --file evaluation.json
+      boardwright job download compileJobs/7 here --step evaluate-int8 \\
+        --file evaluation.json
     """
     with client_of(context) as client, Bars(output) as bars:
         paths = client.jobs.download(job, directory, step=step, file=file, progress=bars)

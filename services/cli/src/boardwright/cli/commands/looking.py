@@ -367,7 +367,9 @@ def lineage(
 def history(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="Id of the model.")],
-    audit: Annotated[bool, typer.Option(help="Every call on the project instead, with who made it.")] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Every call on the project instead, with who made it.")
+    ] = False,
     where: Annotated[str, typer.Option("--filter", help='For example: stage = "production".')] = "",
     limit: Annotated[int, typer.Option(help="At most so many; 0 for all.")] = 50,
     output: OutputOption = Format.TABLE,

@@ -65,9 +65,12 @@ def optimize(
         typer.Option(help='Build by it, repeatable, or "all" that run here; the fastest counts.'),
     ] = None,
     exhaustive: Annotated[
-        bool, typer.Option(help="Try all, and choose the fastest that satisfies, not the cheapest to make.")
+        bool,
+        typer.Option(
+            "--exhaustive", help="Try all, and choose the fastest that satisfies, not the cheapest to make."
+        ),
     ] = False,
-    retry: Annotated[bool, typer.Option(help="Run again what is known to fail.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what is known to fail.")] = False,
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop trying after so long; what has finished is kept.", min=0)
     ] = None,
@@ -82,8 +85,10 @@ def optimize(
 
     \b
     Example:
-      boardwright optimize digits@3 --max-drop 1.0 --max-latency-ms 33 --calibration train --evaluation test
-      boardwright optimize digits@3 --board host --constraints "max-drop=0.5,max-size-mb=4" --evaluation test
+      boardwright optimize digits@3 --max-drop 1.0 --max-latency-ms 33 \\
+        --calibration train --evaluation test
+      boardwright optimize digits@3 --board host --evaluation test \\
+        --constraints "max-drop=0.5,max-size-mb=4"
     """
     asked = _constraints(
         {

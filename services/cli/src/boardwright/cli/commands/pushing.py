@@ -51,7 +51,7 @@ def push(
     calibration: Annotated[str | None, typer.Option(help="Dataset for the recipe.")] = None,
     evaluation: Annotated[str | None, typer.Option(help="Dataset for the recipe.")] = None,
     wait: Annotated[
-        bool, typer.Option(help="Wait for the recipe; without one, import the checkpoint and wait.")
+        bool, typer.Option("--wait", help="Wait for the recipe; without one, import the checkpoint and wait.")
     ] = False,
     request_id: Annotated[str, typer.Option(help="The same id again gives the same version.")] = "",
     output: OutputOption = Format.TABLE,
@@ -60,8 +60,10 @@ def push(
 
     \b
     Example:
-      boardwright push digits digits.onnx --input-spec in.json --task classification --metric top1=0.982
-      boardwright push digits digits.pt --module net.py:build --input-spec in.json --output-spec out.json
+      boardwright push digits digits.onnx --input-spec in.json \\
+        --task classification --metric top1=0.982
+      boardwright push digits digits.pt --module net.py:build \\
+        --input-spec in.json --output-spec out.json
     """
     with client_of(context) as client, Bars(output) as bars:
         version = client.push(

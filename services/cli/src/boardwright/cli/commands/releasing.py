@@ -85,8 +85,10 @@ def promote(
     release_: Annotated[str, typer.Argument(metavar="RELEASE", help="digits@r2, digits@staging, or digits.")],
     stage: Annotated[str, typer.Argument(help="For example production.")],
     reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
-    dry_run: Annotated[bool, typer.Option(help="Only judge; nothing changes.")] = False,
-    roll_back: Annotated[bool, typer.Option(help="Put back what the stage held before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only judge; nothing changes.")] = False,
+    roll_back: Annotated[
+        bool, typer.Option("--roll-back", help="Put back what the stage held before.")
+    ] = False,
     etag: Annotated[str, typer.Option(help="Only if the stage is still as it was seen.")] = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -94,8 +96,8 @@ def promote(
 
     \b
     Example:
-      boardwright promote digits@r2 production --reason "2 ms faster, same accuracy"
-      boardwright promote digits production --roll-back --reason "drift in the field"
+      boardwright promote digits@r2 production --reason "2 ms faster"
+      boardwright promote digits production --roll-back --reason "drifts"
     """
     with client_of(context) as client:
         if roll_back:
@@ -166,7 +168,8 @@ def set_gates(
 
     \b
     Example:
-      boardwright gate set digits production --accuracy-drop top1=1 --latency raspberry-pi-5:p95=33
+      boardwright gate set digits production --accuracy-drop top1=1 \\
+        --latency raspberry-pi-5:p95=33
     """
     from boardwright.api.registry.v1 import registry_pb2 as pb
 

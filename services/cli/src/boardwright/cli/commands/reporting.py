@@ -48,7 +48,8 @@ def report(
     \b
     Example:
       boardwright report digits@3
-      boardwright report digits@3 --full --calibration digits-cal --evaluation digits-test --html digits.html
+      boardwright report digits@3 --html digits.html --full \\
+        --calibration digits-calibration --evaluation digits-evaluation
     """
     from boardwright.cli.report import collect, print_report
 

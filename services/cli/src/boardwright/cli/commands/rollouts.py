@@ -31,8 +31,8 @@ def start_rollout(
     fleet: FleetArgument,
     release: Annotated[str, typer.Argument(help="digits@production, digits@r2, or digits.")],
     reason: ReasonOption = "",
-    dry_run: Annotated[bool, typer.Option(help="Only check whether it could start.")] = False,
-    wait: Annotated[bool, typer.Option(help="Wait until every device has it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check whether it could start.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until every device has it.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Sign a release for a fleet and offer it to its devices.
