@@ -116,12 +116,12 @@ def close_network() -> bool:
     return bool(prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), filter_program, 0, 0) == 0)
 
 
-def close_files(folder: Path, inputs: Iterable[Path]) -> bool:
-    """Leave this process its system, Python, ``inputs``, and ``folder`` to write in; False if it cannot."""
+def close_files(folders: Iterable[Path], inputs: Iterable[Path]) -> bool:
+    """Leave this process its system, Python, ``inputs``, and ``folders`` to write in; False if it cannot."""
     imports = [sys.prefix, sys.base_prefix, sys.exec_prefix, *(path for path in sys.path if path)]
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     readable = [*_SYSTEM, *imports, *filter(None, libraries), *map(str, inputs)]
-    return landlock.restrict(readable, [*_DEVICES, str(folder)])
+    return landlock.restrict(readable, [*_DEVICES, *map(str, folders)])
 
 
 def scrub_environment(names: Iterable[str]) -> None:

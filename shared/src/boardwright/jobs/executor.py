@@ -23,7 +23,8 @@ class Execution:
 
     ``folder`` is empty and belongs to this execution alone; whoever made it removes it. ``version`` and
     ``environment`` are what the cache key was made with ("" and None: not checked). ``python_path`` holds
-    extra import folders.
+    extra import folders. ``state_dir`` is the step's to write in and stays when it has ended (see
+    ``StepRequest``).
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class Execution:
     environment: Mapping[str, str] | None = None
     requires: Requirements = field(default_factory=Requirements)
     python_path: tuple[str, ...] = ()
+    state_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ def read_request(folder: Path) -> tuple[StepRequest, dict[str, Any]]:
         inputs=inputs,
         seed=int(document["seed"]),
         outputs_dir=Path(document["outputs_dir"]),
+        state_dir=Path(document["state_dir"]) if document.get("state_dir") else None,
     )
     return request, document
 
@@ -206,7 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
     document = json.loads((options.folder / REQUEST_FILE).read_text(encoding="utf-8"))
     confinement.confine(confinement.ProcessLimits(**document.get("limits", {})))
     inputs = [Path(given["path"]) for given in document["inputs"].values()]
-    files_closed = confinement.close_files(options.folder.resolve(), inputs)
+    kept = [Path(document["state_dir"])] if document.get("state_dir") else []
+    files_closed = confinement.close_files([options.folder.resolve(), *kept], inputs)
     if options.end_with_stdin:
         # Its thread comes last: one that is older than the confinement would not be confined.
         confinement.end_group_with_stdin()

@@ -109,13 +109,19 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class StepRequest:
-    """What the step was asked to do. ``parameters`` have their defaults filled in."""
+    """What the step was asked to do. ``parameters`` have their defaults filled in.
+
+    ``state_dir`` is a folder for plain files that outlives this process: what an interrupted attempt at the
+    same work (the same cache key, on the same worker) kept there to go on from, and what this one keeps. It
+    may be empty at any time, and None where nothing outlives the process. A result must not depend on it.
+    """
 
     kind: str
     parameters: Mapping[str, Any]
     inputs: Mapping[str, InputFile]
     seed: int
     outputs_dir: Path
+    state_dir: Path | None = None
 
     def input(self, name: str) -> InputFile:
         """Return the input called ``name``.

@@ -5,8 +5,9 @@ execution's folder), is watched for resident memory and time, and is killed as a
 cancellation, and after the step has ended, so that nothing it started stays behind. If the worker itself
 dies, the closed standard input ends the group (see ``boardwright.jobs.step``).
 
-The step may write in ``<folder>/step`` alone. Its log lies beside that, out of its reach (it inherits the
-open file), and what it leaves inside is read by ``boardwright.jobs.left_files``.
+The step may write in ``<folder>/step`` alone, and in its ``state_dir`` where it has one. Its log lies beside
+that, out of its reach (it inherits the open file), and what it leaves inside is read by
+``boardwright.jobs.left_files``.
 """
 
 from __future__ import annotations
@@ -166,6 +167,7 @@ def _lay_out(execution: Execution, step_folder: Path, max_file_bytes: int) -> No
         },
         "seed": execution.seed,
         "outputs_dir": str(outputs_dir),
+        "state_dir": str(execution.state_dir) if execution.state_dir is not None else None,
         "version": execution.version,
         "environment": None if declared is None else dict(declared),
         "limits": asdict(limits),

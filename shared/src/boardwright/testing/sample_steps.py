@@ -62,6 +62,18 @@ def sleep(request: StepRequest, progress: Progress) -> StepResult:
     return StepResult(values={"slept": seconds})
 
 
+def go_on(request: StepRequest, progress: Progress) -> StepResult:
+    """Count one attempt in the state; end well in the attempt ``of``, else sleep until ended."""
+    assert request.state_dir is not None
+    state = request.state_dir / "attempts"
+    attempts = len(state.read_bytes()) + 1 if state.exists() else 1
+    state.write_bytes(b"x" * attempts)
+    progress(attempts, int(request.parameters["of"]), "going on")
+    if attempts < int(request.parameters["of"]):
+        time.sleep(600)
+    return StepResult(values={"attempts": attempts})
+
+
 def refuse(request: StepRequest, progress: Progress) -> StepResult:
     """Fail as the parameters say."""
     raise StepError("REFUSED", "refused as asked.", bool(request.parameters["deterministic"]))
@@ -193,7 +205,9 @@ def install(folder: Path) -> str:
     information = folder / "sample_steps-1.0.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: sample-steps\nVersion: 1.0\n")
-    functions = (upper, sleep, refuse, fail_until, crash, hoard, fill, babble, surroundings, stray, plant)
+    functions = (
+        upper, sleep, go_on, refuse, fail_until, crash, hoard, fill, babble, surroundings, stray, plant,
+    )  # fmt: skip
     lines = [f"sample/{f.__name__.replace('_', '-')} = {__name__}:{f.__name__}" for f in functions]
     lines.append(f"sample/broken = {__name__}:nothing_of_that_name")
     (information / "entry_points.txt").write_text("[boardwright.steps]\n" + "\n".join(lines) + "\n")

@@ -294,19 +294,19 @@ async def test_two_workers_never_share_a_folder(start: Start, tmp_path: Path) ->
         await start()
 
 
-async def test_a_killed_workers_successor_reports_its_lease_at_once(
-    database: Database, tmp_path: Path, kinds: str, transfer: FolderTransfer, start: Start, writable: Path
+async def test_a_killed_workers_successor_reports_its_lease_at_once_and_its_step_goes_on(
+    database: Database, tmp_path: Path, kinds: str, transfer: FolderTransfer, start: Start
 ) -> None:
     policy = LeasePolicy(duration_seconds=600, first_backoff_seconds=0.05)
     jobs = JobService(database, SimulatedOwner(), SimulatedKeeper(), policy=policy)
     (tmp_path / "long").mkdir()
     async with serve_leases(jobs, tmp_path / "long") as endpoint:
-        pids = writable / "pids"
-        job = await jobs.create(new_job(sleeping("import", 1, pids)))
+        job = await jobs.create(new_job(step("import", kind="sample/go-on", parameters={"of": 2}, inputs={})))
         command = [sys.executable, "-c", _WORKER_PROCESS, endpoint, str(tmp_path / "worker-9"), kinds]
         killed = subprocess.Popen([*command, str(transfer.folder)])
+        states = tmp_path / "worker-9" / "states"
         try:
-            await wait_for(pids.exists)
+            await wait_for(lambda: bool(list(states.glob("*/attempts"))))
         finally:
             os.kill(killed.pid, signal.SIGKILL)
             killed.wait()
@@ -315,7 +315,10 @@ async def test_a_killed_workers_successor_reports_its_lease_at_once(
             async for state in jobs.watch(job.name):
                 if state.state is JobState.FINISHING:
                     break
+        outcome = state.step("import").outcome
+        assert outcome is not None and outcome.values == {"attempts": 2}
         assert state.step("import").attempts == 2
+        await wait_for(lambda: not list(states.iterdir()))
 
 
 async def test_a_late_worker_is_refused_and_drops_its_work(

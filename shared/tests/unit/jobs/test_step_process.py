@@ -36,7 +36,7 @@ def test_a_step_that_saw_all_files_says_so(
 ) -> None:
     monkeypatch.syspath_prepend(sample_steps.install(tmp_path / "kinds"))
     monkeypatch.setattr(confinement, "confine", lambda limits: None)
-    monkeypatch.setattr(confinement, "close_files", lambda folder, inputs: closed)
+    monkeypatch.setattr(confinement, "close_files", lambda folders, inputs: closed)
     (tmp_path / "text").write_text("digits")
     text = {"path": str(tmp_path / "text"), "digest": "sha256:" + "0" * 64, "media_type": "text/plain"}
     request = {"kind": "sample/upper", "parameters": {"suffix": ""}, "inputs": {"text": text}, "seed": 0}

@@ -5,6 +5,7 @@
 - ``leased_step.py``  one leased step: fetch inputs, run, heartbeat, store outputs, complete
 - ``abandoned.py``    leases that a killed worker of this folder held
 - ``input_cache.py``  inputs by digest, bounded in size
+- ``step_states.py``  what interrupted steps go on from, bounded in size and age
 - ``transfer.py``     blobs in and out under a lease's grant
 - ``kinds.py``        which step kinds are installed here; ``probe.py`` which board and toolchains
 - ``app.py``          the parts wired together

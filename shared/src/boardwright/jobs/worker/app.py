@@ -22,6 +22,7 @@ from boardwright.jobs.worker.leased_step import LeasedStep
 from boardwright.jobs.worker.poller import Poller
 from boardwright.jobs.worker.ports import BlobTransfer
 from boardwright.jobs.worker.settings import WorkerSettings
+from boardwright.jobs.worker.step_states import StepStates
 from boardwright.rpc.client import connect
 
 
@@ -42,6 +43,7 @@ async def run_worker(settings: WorkerSettings, executor: Executor, transfer: Blo
     shutil.rmtree(steps, ignore_errors=True)
     steps.mkdir(parents=True)
     cache = InputCache(settings.folder / "inputs", settings.cache_bytes)
+    states = StepStates(settings.folder / "states")
     stubs: dict[str, Any] = {}
 
     def make_step(lease: pb.Lease, endpoint: str) -> LeasedStep:
@@ -52,6 +54,7 @@ async def run_worker(settings: WorkerSettings, executor: Executor, transfer: Blo
             worker=settings.offer.worker,
             folder=steps / f"{lease.job.rpartition('/')[2]}-{lease.step}-{lease.fence}",
             cache=cache,
+            states=states,
             transfer=transfer,
             executor=executor,
             python_path=settings.python_path,

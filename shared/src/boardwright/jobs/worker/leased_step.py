@@ -31,6 +31,7 @@ from boardwright.jobs.step_api import InputFile, StepError
 from boardwright.jobs.worker.abandoned import write_lease_record
 from boardwright.jobs.worker.input_cache import InputCache
 from boardwright.jobs.worker.ports import BlobTransfer
+from boardwright.jobs.worker.step_states import StepStates
 from boardwright.rpc.errors import Aborted, BoardwrightError, Unavailable, from_rpc_error
 from boardwright.telemetry import span
 
@@ -59,6 +60,7 @@ class LeasedStep:
         worker: str,
         folder: Path,
         cache: InputCache,
+        states: StepStates,
         transfer: BlobTransfer,
         executor: Executor,
         python_path: tuple[str, ...] = (),
@@ -70,6 +72,7 @@ class LeasedStep:
         self._folder = folder
         self._run_folder = folder / "run"
         self._cache = cache
+        self._states = states
         self._transfer = transfer
         self._executor = executor
         self._python_path = python_path
@@ -90,7 +93,8 @@ class LeasedStep:
         try:
             write_lease_record(self._folder, self._endpoint, lease)
             with span(f"step {lease.kind}", traceparent=lease.traceparent, job=lease.job, step=lease.step):
-                result = await self._while_beating(self._work(time.time_ns() // 1000))
+                with self._states.use(self._project, lease.cache_key) as state_dir:
+                    result = await self._while_beating(self._work(time.time_ns() // 1000, state_dir))
                 await self._report(self._leases.CompleteStep, result)
         except StepError as error:
             await self._fail(error)
@@ -104,7 +108,7 @@ class LeasedStep:
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    async def _work(self, started_us: int) -> pb.CompleteStepRequest:
+    async def _work(self, started_us: int, state_dir: Path | None) -> pb.CompleteStepRequest:
         lease = self._lease
         inputs = convert.from_blobs(lease.inputs)
         async with self._cache.use(inputs, self._fetch) as paths:
@@ -122,6 +126,7 @@ class LeasedStep:
                 environment=dict(lease.environment),
                 requires=convert.from_requirements(lease.requires),
                 python_path=self._python_path,
+                state_dir=state_dir,
             )
             result = await self._executor.run(execution, self._note)
         self._progress = ProgressReport(0, 0, "storing outputs")
