@@ -25,10 +25,15 @@ RunStep = Callable[..., Awaitable[ExecutionResult]]
 
 @pytest.fixture
 def run_step(tmp_path: Path) -> RunStep:
-    """Return ``run_step(kind, parameters, {input: path})``, which runs a step in a confined process."""
+    """Return ``run_step(kind, parameters, {input: path})``, which runs a step in a confined process.
+
+    Further arguments are the execution's.
+    """
     numbers = itertools.count()
 
-    async def run(kind: str, parameters: Mapping[str, Any], inputs: Mapping[str, Path]) -> ExecutionResult:
+    async def run(
+        kind: str, parameters: Mapping[str, Any], inputs: Mapping[str, Path], **further: Any
+    ) -> ExecutionResult:
         folder = tmp_path / f"step-{next(numbers)}"
         folder.mkdir()
         given = {
@@ -41,7 +46,7 @@ def run_step(tmp_path: Path) -> RunStep:
             with_defaults(KINDS[kind], parameters),
             given,
             environment=KINDS[kind].environment(),
-            requires=KINDS[kind].requires,
+            **{"requires": KINDS[kind].requires, **further},
         )
         return await SubprocessExecutor().run(execution, lambda report: None)
 

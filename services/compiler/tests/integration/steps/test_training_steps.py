@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from boardwright.compiler.engine.export import export_network
+from boardwright.jobs.step_api import StepError
 from boardwright.model import InputSpec, OutputSpec
 
 SPEC = InputSpec(height=16, width=16, batch=1, resize="stretch")
@@ -73,3 +74,41 @@ async def test_train_quantized_needs_no_labels_and_gives_ranges_and_weights(
     assert not any(node.op_type == "QuantizeLinear" for node in trained.graph.node)
     record = json.loads(done.outputs["calibration-record.json"].path.read_text())
     assert record["method"] == "trained"
+
+
+KILLED_AFTER_THE_FIRST_STATE = """
+import os, signal
+
+replace = os.replace
+
+def replace_and_die(source, place):
+    replace(source, place)
+    if os.path.basename(place) == "training":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = replace_and_die
+"""
+
+
+async def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
+    tmp_path, run_step, imported, seal, coloured
+):
+    sealed = seal(coloured(24, 1), "classification", tmp_path / "calibration", "calibration")
+    parameters = {
+        "epochs": 4, "batch_size": 8, "held_out": 0.25, "average": 0.9, "fail_if_information_lost": False,
+    }  # fmt: skip
+    kind, inputs = "compile/train-quantized", {**imported, **sealed}
+    whole = await run_step(kind, parameters, inputs)
+    state, killing = tmp_path / "state", tmp_path / "killing"
+    for folder in (state, killing):
+        folder.mkdir()
+    (killing / "sitecustomize.py").write_text(KILLED_AFTER_THE_FIRST_STATE)
+    with pytest.raises(StepError, match="SIGKILL") as caught:
+        await run_step(kind, parameters, inputs, state_dir=state, python_path=(str(killing),))
+    assert not caught.value.deterministic  # so it is tried again
+    again = await run_step(kind, parameters, inputs, state_dir=state)
+    assert "Training was interrupted and went on after epoch 1 of it." in again.warnings
+    assert {**again.values} == {**whole.values}
+    assert again.outputs.keys() == whole.outputs.keys()
+    for name, output in again.outputs.items():
+        assert output.path.read_bytes() == whole.outputs[name].path.read_bytes(), name

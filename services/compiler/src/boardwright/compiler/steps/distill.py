@@ -24,7 +24,7 @@ from boardwright.compiler.steps.files import (
     write_model,
 )
 from boardwright.compiler.steps.importing import pushed_files_told, read_declared
-from boardwright.compiler.steps.training import memory_of, tell
+from boardwright.compiler.steps.training import memory_of, state_file, tell
 from boardwright.compiler.steps.ultralytics import trainable_file
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
 
@@ -48,6 +48,7 @@ class _Done:
     checkpoint: bytes
     described: dict[str, Any]
     notes: tuple[str, ...]
+    interruption: str = ""
 
 
 @implements(DISTILL)
@@ -57,6 +58,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     Uses the dataset ``training``, without one ``calibration``. ``checkpoint`` is the student's: an
     Ultralytics file is trained itself, where it still is what the graph was made of. Outputs: ``model.onnx``,
     ``checkpoint`` (the trained Ultralytics file, otherwise the graph again) and ``distillation.json``.
+    Killed, it goes on after the last epoch that was kept; Ultralytics' trainer starts over.
     """
     from boardwright.compiler.engine.distill.teacher import check_teacher
 
@@ -90,7 +92,8 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         CHECKPOINT: write_bytes(request, CHECKPOINT, done.checkpoint, _TYPE),
         "distillation.json": write_json(request, "distillation.json", described),
     }
-    return StepResult(outputs, _values(described), tuple(notes))
+    told = [*notes, done.interruption] if done.interruption else notes
+    return StepResult(outputs, _values(described), tuple(told))
 
 
 def _values(described: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,10 +207,11 @@ def _distill_graph(
         from_parameters(TrainOptions, parameters),
         from_parameters(DataOptions, parameters),
         memory_bytes=memory_of(DISTILL),
+        state_file=state_file(request),
         on_step=tell(progress),
     )
     graph = done.model.SerializeToString(deterministic=True)
-    return _Done(done.model, graph, done.describe(), done.notes)
+    return _Done(done.model, graph, done.describe(), done.notes, done.record.interruption)
 
 
 def _set(request: StepRequest) -> dict[str, Any]:

@@ -19,7 +19,13 @@ from boardwright.compiler.steps.files import (
     write_json,
     write_model,
 )
-from boardwright.compiler.steps.training import memory_of, prepare_training, tell, training_values
+from boardwright.compiler.steps.training import (
+    memory_of,
+    prepare_training,
+    state_file,
+    tell,
+    training_values,
+)
 from boardwright.compiler.steps.ultralytics import trainable_file
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
 
@@ -33,7 +39,8 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
 
     Self-distilled, it learns the answers of ``baseline.onnx``, or its own where it is the baseline. Outputs:
     ``model.onnx``, ``checkpoint`` (the same graph: later passes go on from it) and ``fine-tuning.json``.
-    A detector learns labels where ``checkpoint`` is an Ultralytics file, by Ultralytics' own trainer.
+    A detector learns labels where ``checkpoint`` is an Ultralytics file, by Ultralytics' own trainer. Killed,
+    it goes on after the last epoch that was kept; Ultralytics' trainer starts over.
     """
     from boardwright.compiler.engine.fine_tune import fine_tune
 
@@ -51,6 +58,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             teacher=baseline,
             held_out=training.held_out,
             memory_bytes=memory_of(FINE_TUNE),
+            state_file=state_file(request),
             on_step=tell(progress),
         )
         progress(0, 0, "checking that the outputs carry information")
@@ -65,7 +73,8 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         CHECKPOINT: write_bytes(request, CHECKPOINT, graph, _TYPE),
         "fine-tuning.json": write_json(request, "fine-tuning.json", described),
     }
-    notes = tuple(note for note in (*training.notes, *done.notes, finding.lost) if note)
+    told = (*training.notes, *done.notes, done.record.interruption, finding.lost)
+    notes = tuple(note for note in told if note)
     return StepResult(outputs, {**training.describe(), **training_values(described)}, notes)
 
 

@@ -20,7 +20,13 @@ from boardwright.compiler.steps.files import (
     write_json,
     write_model,
 )
-from boardwright.compiler.steps.training import memory_of, prepare_training, tell, training_values
+from boardwright.compiler.steps.training import (
+    memory_of,
+    prepare_training,
+    state_file,
+    tell,
+    training_values,
+)
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     Ranges come from ``calibration-record.json`` where an earlier pass made one, else from the dataset
     ``calibration``; training takes the dataset ``training``, without one ``calibration``. Outputs:
     ``model.onnx``, ``trained.onnx`` (the float weights), ``calibration-record.json`` (the learnt ranges, for
-    other toolchains) and ``quantization.json``.
+    other toolchains) and ``quantization.json``. Killed, it goes on after the last epoch that was kept.
     """
     from boardwright.compiler.engine.scheme import scheme_for
     from boardwright.compiler.engine.train_quantized import train_quantized
@@ -68,6 +74,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             recovered=load_graph(request, RECOVERED_MODEL) if RECOVERED_MODEL in request.inputs else None,
             held_out=training.held_out,
             memory_bytes=memory_of(TRAIN_QUANTIZED),
+            state_file=state_file(request),
             on_sample=lambda count: progress(count, total, "calibrating"),
             on_step=tell(progress),
         )
@@ -96,7 +103,8 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         CALIBRATION_RECORD: write_bytes(request, CALIBRATION_RECORD, done.quantized.record.to_bytes()),
         "quantization.json": write_json(request, "quantization.json", described),
     }
-    notes = tuple(note for note in (*training.notes, *done.quantized.notes, finding.lost) if note)
+    told = (*training.notes, *done.quantized.notes, done.record.interruption, finding.lost)
+    notes = tuple(note for note in told if note)
     return StepResult(outputs, values, notes)
 
 

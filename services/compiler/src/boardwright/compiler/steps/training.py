@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.steps.files import open_dataset
@@ -111,6 +112,11 @@ def _without_effect(options: ObjectiveOptions, by_labels: bool) -> tuple[str, ..
 def memory_of(kind: StepKind) -> int:
     """Return how many bytes training may take in a step of this kind."""
     return int(kind.requires.memory_bytes * _MEMORY_SHARE)
+
+
+def state_file(request: StepRequest) -> Path | None:
+    """Return where training keeps its state, so that a killed step's next attempt goes on from there."""
+    return request.state_dir / "training" if request.state_dir is not None else None
 
 
 def tell(progress: Progress) -> Any:

@@ -131,7 +131,7 @@ def test_a_time_limit_ends_training_and_the_record_says_so():
 
 def test_interrupted_training_goes_on_to_the_same_result(tmp_path):
     options = TrainOptions(epochs=6, learning_rate=0.1, average=0.9)
-    whole, _ = trained(options)
+    whole, told = trained(options)
     points = Points()
     points.stop_in = 4
     state = tmp_path / "state"
@@ -139,9 +139,41 @@ def test_interrupted_training_goes_on_to_the_same_result(tmp_path):
         trained(options, points, state_file=state)
     resumed, record = trained(options, state_file=state)
     assert torch.equal(resumed.layer.weight, whole.layer.weight)
-    assert "went on after 4 epochs" in record.notes[0]
-    assert len(record.losses) == 6
-    assert "interrupted" not in str(trained(TrainOptions(epochs=2), state_file=state)[1].notes)
+    assert 1 <= record.resumed_after <= 4
+    assert f"went on after epoch {record.resumed_after} " in record.interruption
+    assert record.describe() == told.describe()
+    assert trained(TrainOptions(epochs=2), state_file=state)[1].resumed_after is None
+    state.write_bytes(state.read_bytes()[:1000])
+    assert trained(options, state_file=state)[1].describe() == told.describe()
+
+
+def test_what_learns_beside_the_network_goes_on_too(tmp_path):
+    """An adapter is in a group of the optimizer and not in the network."""
+
+    def learnt(points: Points, **more: object) -> tuple[Line, object]:
+        network, adapter = Line(), torch.nn.Parameter(torch.ones(1))
+        groups = [{"params": list(network.parameters())}, {"params": [adapter], "rate_factor": 10.0}]
+        options = TrainOptions(epochs=4, learning_rate=0.1)
+        train(network, points, lambda net, batch: error(net, batch) * adapter.square(), options,
+              groups=groups, **more)  # fmt: skip
+        return network, adapter
+
+    points = Points()
+    points.stop_in = 2
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        learnt(points, state_file=state)
+    (network, adapter), (whole, told) = learnt(Points(), state_file=state), learnt(Points())
+    assert torch.equal(adapter, told) and adapter.item() != 1
+    assert torch.equal(network.layer.weight, whole.layer.weight)
+
+
+def test_a_state_that_cannot_be_written_does_not_stop_training(tmp_path, caplog):
+    network, _ = trained(TrainOptions(epochs=3, learning_rate=0.1), state_file=tmp_path / "nowhere" / "state")
+    assert torch.equal(
+        network.layer.weight, trained(TrainOptions(epochs=3, learning_rate=0.1))[0].layer.weight
+    )
+    assert caplog.text.count("interrupted, it would start over") == 1
 
 
 def test_a_batch_in_parts_learns_what_the_whole_does():

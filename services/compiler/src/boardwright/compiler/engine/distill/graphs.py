@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.distill.detection import SPLIT_HEADS, decoded_boxes, raw_candidates
@@ -93,11 +94,13 @@ def distill_graph(
     data: DataOptions,
     *,
     memory_bytes: int | None = None,
+    state_file: Path | None = None,
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> Distilled:
     """Train ``model`` to answer as ``teacher`` does on the samples of ``source``.
 
-    ``memory_bytes`` bounds what a training step may take; ``on_step(step, steps, loss)`` tells progress.
+    ``memory_bytes`` bounds what a training step may take; ``on_step(step, steps, loss)`` tells progress. An
+    interrupted training goes on from ``state_file``, which must be of the same arguments.
 
     Raises:
         EngineError: DISTILL_TASKS_DIFFER, DISTILL_CLASSES_DIFFER, DISTILL_OBJECTIVE_UNFIT,
@@ -137,6 +140,7 @@ def distill_graph(
             on_step,
             groups=_groups(network, features),
             memory_bytes=memory_bytes,
+            state_file=state_file,
         )
     after = judge(network, batches, Distillation(ask, answer_terms))
     return Distilled(

@@ -19,6 +19,14 @@ class Watch:
         self._first: list[float] = []
         self._recent: list[float] = []
 
+    def state(self) -> dict[str, list[float]]:
+        """Return what was seen, for ``resume``."""
+        return {"first": self._first, "recent": self._recent}
+
+    def resume(self, state: dict[str, list[float]]) -> None:
+        """Go on from what was seen before training was interrupted."""
+        self._first, self._recent = state["first"], state["recent"]
+
     def check_finite(self, loss: float, step: int, rate: float) -> None:
         """Refuse a loss that is no number."""
         if not math.isfinite(loss):

@@ -13,16 +13,22 @@ from typing import Any, Protocol
 import torch
 
 from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
+from boardwright.compiler.engine.training.averaging import Average, copied_state
 from boardwright.compiler.engine.training.data import Batch
 from boardwright.compiler.engine.training.divergence import Watch
 from boardwright.compiler.engine.training.losses import total
 from boardwright.compiler.engine.training.memory import part_size
 from boardwright.compiler.engine.training.objectives import Objective
 from boardwright.compiler.engine.training.options import TrainOptions
-from boardwright.compiler.engine.training.resuming import TrainState, load_state, save_state
+from boardwright.compiler.engine.training.resuming import StateFile
 
 OnStep = Callable[[int, int, float], None]
 _JUDGED_BATCHES = 8
+
+_KEPT = (
+    "steps", "samples", "seconds", "stopped", "losses", "terms", "judged", "kept_epoch", "went_back", "notes",
+)  # fmt: skip
+"""What of the record an interrupted training goes on with."""
 
 _SMALLER = 0.3
 """By which the learning rate is multiplied where an epoch did worse than the best."""
@@ -46,7 +52,8 @@ class TrainRecord:
     of a batch were computed at once (0: all). ``judged`` is the objective on held-out batches, before
     training and after each epoch, ``kept_epoch`` after how many epochs the weights were taken, and
     ``went_back`` how often an epoch did worse than the best, from which training then went on with a smaller
-    rate; all are empty where nothing was held out.
+    rate; all are empty where nothing was held out. ``resumed_after`` is after how many epochs an interrupted
+    training went on here; None: this is one run from the beginning.
     """
 
     options: TrainOptions
@@ -62,9 +69,20 @@ class TrainRecord:
     kept_epoch: int | None = None
     went_back: int = 0
     notes: list[str] = field(default_factory=list)
+    resumed_after: int | None = None
+
+    @property
+    def interruption(self) -> str:
+        """Say where an interrupted training went on; empty where it was not interrupted."""
+        if self.resumed_after is None:
+            return ""
+        return f"Training was interrupted and went on after epoch {self.resumed_after} of it."
 
     def describe(self) -> dict[str, Any]:
-        """Return the record as JSON-able values. Seconds are left out: they differ from run to run."""
+        """Return the record as JSON-able values: the same for the same training, interrupted or not.
+
+        Seconds are left out: they differ from run to run.
+        """
         return {
             "options": self.options.to_json(),
             "steps": self.steps,
@@ -103,8 +121,9 @@ def train(
     ``groups`` are torch's parameter groups where some parameters learn at a rate of their own (times
     ``rate_factor``); default: all trainable parameters. ``after_step`` runs after each step (masks,
     projections). ``on_step(step, steps, loss)`` tells progress. ``memory_bytes`` bounds what a step may take:
-    batches that need more are computed in parts. ``state_file`` is written after every epoch and, where it is
-    there already, gone on from. Deterministic on a CPU with the same number of threads.
+    batches that need more are computed in parts. ``state_file`` is written after epochs and gone on from
+    where it is there already, to the same result: it must be of the same network, batches and objective.
+    Deterministic on a CPU with the same number of threads.
 
     Raises:
         EngineError: TRAINING_DIVERGED, with the step and the rate it happened at; TRAINING_NOTHING, when the
@@ -117,12 +136,13 @@ def train(
         )
     run = _Run(network, objective, options, groups, after_step)
     run.plan(batches, memory_bytes)
-    run.resume(state_file)
+    state = StateFile(state_file, options.to_json())
+    run.resume(state.read())
     run.judge(held_out)
     while run.epoch < options.epochs and not run.ended:
         run.train_epoch(batches, on_step)
         run.judge(held_out)
-        run.save(state_file)
+        state.write(run.state())
     return run.finish()
 
 
@@ -158,7 +178,10 @@ class _Run:
         torch.manual_seed(options.seed)
         self.network, self.objective, self.options, self.after_step = network, objective, options, after_step
         self.optimizer = _optimizer(groups or [{"params": self.parameters}], options)
-        self.average = _Average(network, options.average) if options.average else None
+        own = {id(parameter) for parameter in network.parameters()}
+        learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.beside = [parameter for parameter in learning if id(parameter) not in own]
+        self.average = Average(network, options.average) if options.average else None
         self.best: dict[str, Any] | None = None
         self.record = TrainRecord(options, 0)
         self.watch = Watch(options)
@@ -184,32 +207,38 @@ class _Run:
                     f"{size} samples at a time{norms}."
                 )
 
-    def resume(self, path: Path | None) -> None:
-        state = load_state(path, self.options.to_json()) if path is not None else None
+    def state(self) -> dict[str, Any]:
+        """Return all that the epochs to come depend on; batches depend on nothing but the epoch's number."""
+        self.record.seconds = time.monotonic() - self.started
+        return {
+            "epoch": self.epoch,
+            "ended": self.ended,
+            "record": {name: getattr(self.record, name) for name in _KEPT},
+            "watch": self.watch.state(),
+            "network": self.network.state_dict(),
+            "beside": [parameter.detach() for parameter in self.beside],
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average and (self.average.count, self.average.state),
+            "best": self.best,
+        }
+
+    def resume(self, state: dict[str, Any] | None) -> None:
+        """Take up the state of an interrupted training."""
         if state is None:
             return
-        self.network.load_state_dict(state.network)
-        self.optimizer.load_state_dict(state.optimizer)
-        if self.average is not None and state.average is not None:
-            self.average.state = state.average
-            self.average.count = state.steps
-        self.epoch, self.record.steps, self.record.samples = state.epoch, state.steps, state.samples
-        self.record.losses = state.losses
-        self.best, self.record.judged, self.record.kept_epoch = state.best, state.judged, state.kept_epoch
-        self.record.went_back = state.went_back
-        self.ended = self.record.steps >= self.record.steps_planned
-        self.record.notes.append(f"Training was interrupted and went on after {state.epoch} epochs.")
-
-    def save(self, path: Path | None) -> None:
-        if path is None:
-            return
-        average = self.average.state if self.average is not None else None
-        state = TrainState(
-            self.epoch, self.record.steps, self.record.samples, self.record.losses,
-            self.network.state_dict(), self.optimizer.state_dict(), average,
-            self.best, self.record.judged, self.record.kept_epoch, self.record.went_back,
-        )  # fmt: skip
-        save_state(path, state, self.options.to_json())
+        self.epoch, self.ended, self.best = state["epoch"], state["ended"], state["best"]
+        for name, value in state["record"].items():
+            setattr(self.record, name, value)
+        self.record.resumed_after = self.epoch
+        self.started = time.monotonic() - self.record.seconds
+        self.watch.resume(state["watch"])
+        self.network.load_state_dict(state["network"])
+        with torch.no_grad():
+            for parameter, value in zip(self.beside, state["beside"], strict=True):
+                parameter.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.count, self.average.state = state["average"]
 
     def train_epoch(self, batches: Batches, on_step: OnStep) -> None:
         record = self.record
@@ -227,12 +256,12 @@ class _Run:
         """Judge the state so far, remember the best, and end what makes no progress."""
         record = self.record
         if held_out is not None and len(record.judged) <= self.epoch:
-            present = _copied(self.network)
+            present = copied_state(self.network)
             if self.average is not None and self.epoch:
                 self.average.store(self.network)
             value = judge(self.network, held_out, self.objective, len(held_out))
             if self.best is None or value < min(record.judged):
-                self.best, record.kept_epoch = _copied(self.network), self.epoch
+                self.best, record.kept_epoch = copied_state(self.network), self.epoch
             worse = bool(record.judged) and value > min(record.judged)
             record.judged.append(value)
             self.network.load_state_dict(present)
@@ -246,7 +275,7 @@ class _Run:
         assert self.best is not None
         self.network.load_state_dict(self.best)
         if self.average is not None:
-            self.average.state = _copied(self.network)
+            self.average.state = copied_state(self.network)
         self.record.went_back += 1
 
     def _step(self, batch: Batch) -> float:
@@ -318,10 +347,6 @@ class _Run:
             )
 
 
-def _copied(network: torch.nn.Module) -> dict[str, Any]:
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}
-
-
 def _optimizer(groups: list[dict[str, Any]], options: TrainOptions) -> torch.optim.Optimizer:
     groups = [{"weight_decay": options.weight_decay, **group} for group in groups]
     if options.optimizer == "sgd":
@@ -352,28 +377,6 @@ def _training_mode(network: torch.nn.Module, *, frozen: bool) -> None:
 def _batch_norms(network: torch.nn.Module) -> list[torch.nn.Module]:
     kind = torch.nn.modules.batchnorm._BatchNorm
     return [module for module in network.modules() if isinstance(module, kind)]
-
-
-class _Average:
-    """An exponential moving average of the floating-point state; it forgets its start in the first steps."""
-
-    def __init__(self, network: torch.nn.Module, decay: float) -> None:
-        self._decay = decay
-        self.count = 0
-        self.state = _copied(network)
-
-    def update(self, network: torch.nn.Module) -> None:
-        self.count += 1
-        decay = min(self._decay, (1 + self.count) / (10 + self.count))
-        with torch.no_grad():
-            for name, value in network.state_dict().items():
-                if value.is_floating_point():
-                    self.state[name].lerp_(value, 1 - decay)
-                else:
-                    self.state[name].copy_(value)
-
-    def store(self, network: torch.nn.Module) -> None:
-        network.load_state_dict(self.state)
 
 
 def _rounded(value: float) -> float:

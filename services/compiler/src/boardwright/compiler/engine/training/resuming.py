@@ -2,44 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass, field
+import pickle
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+_log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
-class TrainState:
-    """What is needed to go on after ``epoch`` epochs; batches depend on nothing but the epoch's number."""
-
-    epoch: int
-    steps: int
-    samples: int
-    losses: list[float]
-    network: dict[str, Any]
-    optimizer: dict[str, Any]
-    average: dict[str, Any] | None
-    best: dict[str, Any] | None = None
-    judged: list[float] = field(default_factory=list)
-    kept_epoch: int | None = None
-    went_back: int = 0
+_PAUSE_FACTOR = 20
+"""How many times as long as it took to write the state training goes on before it is written again."""
 
 
-def save_state(path: Path, state: TrainState, options: dict[str, Any]) -> None:
-    """Write ``state``; the file is whole or not there, also when the process is killed while writing."""
-    written = path.with_suffix(".writing")
-    values = {field: getattr(state, field) for field in TrainState.__slots__}
-    torch.save({"options": options, **values}, written)
-    os.replace(written, path)
+class StateFile:
+    """A training's state at ``path``; None keeps nothing.
 
+    Keeping it is a help and never a reason to fail: what cannot be written is given up, what cannot be read
+    is begun anew, and the log says so.
+    """
 
-def load_state(path: Path, options: dict[str, Any]) -> TrainState | None:
-    """Return what ``save_state`` wrote, or None where there is nothing, or it is of other options."""
-    if not path.exists():
-        return None
-    values = torch.load(path, weights_only=True)
-    if values.pop("options") != options:
-        return None
-    return TrainState(**values)
+    def __init__(self, path: Path | None, options: dict[str, Any]) -> None:
+        self._path, self._options = path, options
+        self._next = 0.0
+
+    def read(self) -> dict[str, Any] | None:
+        """Return what ``write`` wrote last, or None where there is nothing, or it is of other options."""
+        if self._path is None or not self._path.exists():
+            return None
+        try:
+            found: dict[str, Any] = torch.load(self._path, weights_only=True)
+            return found["state"] if found["options"] == self._options else None
+        except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            _log.warning("The interrupted training's state cannot be read; it starts over: %s", error)
+            return None
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Write ``state`` (plain values and tensors) unless the last was written a short while ago.
+
+        The file is whole or not there, also when the process is killed while writing.
+        """
+        started = time.monotonic()
+        if self._path is None or started < self._next:
+            return
+        partial = self._path.with_suffix(".partial")
+        try:
+            with partial.open("wb") as stream:
+                torch.save({"options": self._options, "state": state}, stream)
+            os.replace(partial, self._path)
+        except (OSError, RuntimeError) as error:
+            _log.warning("The training's state cannot be kept; interrupted, it would start over: %s", error)
+            partial.unlink(missing_ok=True)
+            self._path = None
+        finished = time.monotonic()
+        self._next = finished + _PAUSE_FACTOR * (finished - started)
