@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from boardwright.builder import app
-from boardwright.builder.settings import MIGRATIONS, SCHEMA, read_settings
+from boardwright.builder.settings import MIGRATIONS, SCHEMA
 from boardwright.database import Database
 from boardwright.database.outbox import Outbox
 
@@ -55,7 +55,7 @@ async def test_old_events_go_while_it_serves(url, monkeypatch):
     assert await _events(database) == 1
     monkeypatch.setattr(app, "serve", serve)
     try:
-        await app.run(read_settings())
+        await app.run()
     finally:
         database.close()
     assert left[-1] == 0

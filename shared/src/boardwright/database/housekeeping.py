@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 
 from boardwright.database import outbox, requests
@@ -18,9 +19,14 @@ EVENTS_KEPT_SECONDS = 30 * 24 * 3600
 _PERIOD_SECONDS = 600.0
 _PAUSE_SECONDS = 0.05
 
+Forget = Callable[[Transaction, int], int]
 
-async def keep_house(database: Database) -> None:
-    """Forget old events and answered requests, a little at a time, until cancelled.
+
+async def keep_house(database: Database, *more: Forget) -> None:
+    """Forget old events, answered requests and what ``more`` deletes, a little at a time, until cancelled.
+
+    Each of ``more`` takes a transaction and the time (microseconds), deletes a bounded number of rows by an
+    index, and returns how many, 0 when nothing is old any more.
 
     A service runs this in the background. What is deleted at once is bounded, so that it holds up nobody's
     write for long; an outage of the database is logged and waited out.
@@ -28,11 +34,16 @@ async def keep_house(database: Database) -> None:
     while True:
         now_us = time.time_ns() // 1000
         try:
-            while await database.write(partial(forget_old, now_us=now_us)):
-                await asyncio.sleep(_PAUSE_SECONDS)
+            for forget in (forget_old, *more):
+                while await database.write(partial(_run, forget, now_us)):
+                    await asyncio.sleep(_PAUSE_SECONDS)
         except DatabaseError as error:
             _log.warning("housekeeping waits: %s", error)
         await asyncio.sleep(_PERIOD_SECONDS)
+
+
+def _run(forget: Forget, now_us: int, tx: Transaction) -> int:
+    return forget(tx, now_us)
 
 
 def forget_old(tx: Transaction, now_us: int) -> int:

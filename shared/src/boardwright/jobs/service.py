@@ -209,7 +209,8 @@ class JobService:
         self._changed.notify()
 
     async def heartbeat(self, job: str, step: str, fence: int, progress: StepProgress, log: str = "") -> Step:
-        """Renew a lease, note progress, append log text; returns the step with its new expiry.
+        """Renew a lease, note progress, append log text; returns the step with its new expiry, or as
+        cancelled: its worker must end it.
 
         Raises:
             Aborted: LEASE_LOST.
@@ -217,8 +218,9 @@ class JobService:
 
         def renew(tx: Transaction) -> Step:
             renewed = leases.heartbeat(tx, job, step, fence, progress, self.policy, self._clock_us())
-            logs.append_log(tx, job, step, log)
-            tx.after_commit(self._changed.notify)
+            if renewed.state is StepState.RUNNING:
+                logs.append_log(tx, job, step, log)
+                tx.after_commit(self._changed.notify)
             return renewed
 
         return await self._database.write(renew)
@@ -273,7 +275,7 @@ class JobService:
 
     async def log(self, job: str, step: str) -> tuple[str, bool]:
         """Return the end of a step's log and whether its beginning is gone; a cached step has the log of
-        the run that made its result.
+        the run that made its result (("", True) where that run's job is not kept any more).
 
         Raises:
             NotFound: JOB_NOT_FOUND, STEP_NOT_FOUND.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -24,10 +25,12 @@ def launch(
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words not in (["serve"], ["migrate"]):
+        settings = importlib.import_module(f"boardwright.{service}.settings")
         sys.stderr.write(
             f"usage: python -m boardwright.{service} serve|migrate\n\n"
-            "  serve     answer requests until SIGTERM; settings come from BOARDWRIGHT_ variables\n"
-            "  migrate   bring the database schema to this version\n"
+            "  serve     answer requests until SIGTERM\n"
+            "  migrate   bring the database schema to this version\n\n"
+            f"{settings.__doc__}"
         )
         return 0 if words in (["-h"], ["--help"]) else 2
     try:

@@ -53,7 +53,7 @@ async def test_a_lease_carries_a_grant_for_exactly_its_inputs(
     lease = (await stub.AcquireLease(acquire())).lease
     assert (lease.job, lease.step, lease.fence, lease.project) == (job.name, "import", 1, "projects/default")
     assert lease.environment == {"letters": "ascii"} and lease.parameters_json == '{"step":"import"}'
-    assert lease.heartbeat_interval.seconds == 20
+    assert (lease.heartbeat_interval.seconds, lease.duration.seconds) == (5, 60)
     grant = verify(GRANT_KEY, lease.grant_token)
     assert (grant.project, grant.read_digests) == ("default", frozenset({TEXT.digest}))
     assert grant.upload_prefix == f"{job.name}/steps/import/1"
@@ -96,6 +96,21 @@ async def test_wrong_requests_and_lost_leases_are_told_apart(
     assert from_rpc_error(caught.value).reason == "FIELD_INVALID"
     with pytest.raises(grpc.RpcError) as caught:
         await stub.Heartbeat(pb.HeartbeatRequest(job=lease.job, step="import", fence=lease.fence + 1))
+    assert from_rpc_error(caught.value).reason == "LEASE_LOST"
+
+
+async def test_a_heartbeat_tells_of_a_cancelled_job_until_it_is_retried(
+    service: JobService, stub: jobs_pb2_grpc.LeasesStub
+) -> None:
+    job = await service.create(new_job(step("import")))
+    lease = (await stub.AcquireLease(acquire())).lease
+    beat = pb.HeartbeatRequest(job=lease.job, step="import", fence=lease.fence, log="late words\n")
+    await service.cancel(job.name)
+    assert (await stub.Heartbeat(beat)).cancelled
+    assert await service.log(job.name, "import") == ("", False)
+    await service.retry(job.name)
+    with pytest.raises(grpc.RpcError) as caught:
+        await stub.Heartbeat(beat)
     assert from_rpc_error(caught.value).reason == "LEASE_LOST"
 
 

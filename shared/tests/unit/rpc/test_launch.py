@@ -29,7 +29,9 @@ async def nothing():
 @pytest.mark.parametrize(("words", "status"), [([], 2), (["bogus"], 2), (["serve", "x"], 2), (["--help"], 0)])
 def test_other_words_show_the_usage(words, status, capsys):
     assert launch("registry", nothing, lambda: None, words) == status
-    assert "python -m boardwright.registry serve|migrate" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "python -m boardwright.registry serve|migrate" in told
+    assert "BOARDWRIGHT_" in told
 
 
 def test_both_words_run():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from boardwright.api.builder.v1 import builder_pb2_grpc
@@ -24,19 +23,17 @@ from boardwright.jobs.rpc.collection import JobCollection
 from boardwright.jobs.rpc.keeper import BlobsKeeper
 from boardwright.jobs.rpc.leases_servicer import PERMISSIONS as LEASE_PERMISSIONS
 from boardwright.jobs.service import JobService
+from boardwright.jobs.storage.retention import forgetting
 from boardwright.model.host import detect_host
 from boardwright.rpc.client import connect
+from boardwright.rpc.environment import database_url
 from boardwright.rpc.server import Service, serve
 
 
-async def run(settings: Settings, on_ready: Callable[[str], None] | None = None) -> None:
-    """Migrate the database, serve until SIGTERM or SIGINT, and close everything.
-
-    Raises:
-        OSError: the address is taken.
-        DatabaseError: the database cannot be opened or migrated.
-    """
-    database = Database.open(settings.database_url, schema=SCHEMA, migrations=MIGRATIONS)
+async def run() -> None:
+    """Serve until told to stop. Raises: ValueError (settings), DatabaseError, OSError."""
+    settings = Settings.from_environment()
+    database = open_database(settings.database_url)
     async with AsyncExitStack() as stack:
         stack.callback(database.close)
         database.migrate()
@@ -65,6 +62,19 @@ async def run(settings: Settings, on_ready: Callable[[str], None] | None = None)
                 Service(jobs_pb2_grpc.add_LeasesServicer_to_server, leases, LEASE_PERMISSIONS),
             ],
             settings.server,
-            on_ready=on_ready,
-            background=[jobs.run, lambda: keep_house(database)],
+            background=[jobs.run, lambda: keep_house(database, *forgetting(settings.jobs_kept_days))],
         )
+
+
+def open_database(url: str) -> Database:
+    """The builder's database."""
+    return Database.open(url, schema=SCHEMA, migrations=MIGRATIONS)
+
+
+def migrate() -> None:
+    """Bring the schema to this version. Raises: ValueError, DatabaseError."""
+    database = open_database(database_url())
+    try:
+        database.migrate()
+    finally:
+        database.close()

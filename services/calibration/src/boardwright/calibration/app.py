@@ -13,11 +13,12 @@ from boardwright.calibration.rpc.permissions import PERMISSIONS
 from boardwright.calibration.rpc.servicer import CalibrationServicer
 from boardwright.calibration.sealing import Sealer
 from boardwright.calibration.service import CalibrationService
-from boardwright.calibration.settings import MIGRATIONS, SCHEMA, Settings, database_url
+from boardwright.calibration.settings import MIGRATIONS, SCHEMA, Settings
 from boardwright.calibration.storage.repository import SqlRepository
 from boardwright.database import Database
 from boardwright.database.housekeeping import keep_house
 from boardwright.database.outbox import Outbox
+from boardwright.rpc.environment import database_url
 from boardwright.rpc.server import Service, serve
 
 

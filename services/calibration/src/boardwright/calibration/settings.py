@@ -1,4 +1,11 @@
-"""The service's settings, from BOARDWRIGHT_ variables."""
+"""The service's settings, from BOARDWRIGHT_ variables.
+
+- BOARDWRIGHT_DATABASE_URL: "sqlite:///absolute/path.db" or "postgresql://…"
+- BOARDWRIGHT_REGISTRY_ENDPOINT: "host:port"
+- BOARDWRIGHT_SERVICE_TOKEN: its own token, for calls to it
+- BOARDWRIGHT_CALIBRATION_SCRATCH: a folder for packs while they are inspected (at most 256 MiB per seal)
+- BOARDWRIGHT_TOKENS_FILE, _GRANT_KEY, _CALIBRATION_LISTEN, _READY_FILE: see `boardwright.rpc.server`
+"""
 
 from __future__ import annotations
 
@@ -7,6 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from boardwright.rpc.environment import database_url, needed
 from boardwright.rpc.server import ServerSettings
 
 SCHEMA = "calibration"
@@ -15,11 +23,7 @@ MIGRATIONS = "boardwright.calibration:storage/migrations"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the service keeps things, and where the registry is.
-
-    `scratch` holds packs while they are inspected (BOARDWRIGHT_CALIBRATION_SCRATCH; at most 256 MiB per
-    seal).
-    """
+    """Where the service keeps things, and where the registry is."""
 
     server: ServerSettings
     database_url: str
@@ -34,19 +38,7 @@ class Settings:
         return cls(
             ServerSettings.from_environment("calibration"),
             database_url(),
-            _needed("BOARDWRIGHT_REGISTRY_ENDPOINT", "host:port of the registry"),
+            needed("BOARDWRIGHT_REGISTRY_ENDPOINT", "host:port of the registry"),
             os.environ.get("BOARDWRIGHT_SERVICE_TOKEN", ""),
             Path(scratch or tempfile.gettempdir()),
         )
-
-
-def database_url() -> str:
-    """BOARDWRIGHT_DATABASE_URL. Raises: ValueError when it is not set."""
-    return _needed("BOARDWRIGHT_DATABASE_URL", "sqlite:///absolute/path.db or postgresql://user@host/name")
-
-
-def _needed(name: str, example: str) -> str:
-    value = os.environ.get(name, "")
-    if not value:
-        raise ValueError(f"{name} is not set; give it {example}")
-    return value

@@ -52,7 +52,8 @@ def test_settings_of_another_stack_do_not_leak_in(
 ) -> None:
     monkeypatch.setenv("BOARDWRIGHT_DATABASE_URL", "postgresql://elsewhere/db")
     monkeypatch.setenv("BOARDWRIGHT_LOG", "debug")
+    monkeypatch.setenv("BOARDWRIGHT_JOBS_KEPT_DAYS", "30")
     environment = full_environment(DataFolder(tmp_path), specs["worker"])
     assert "BOARDWRIGHT_DATABASE_URL" not in environment
-    assert environment["BOARDWRIGHT_LOG"] == "debug"
+    assert (environment["BOARDWRIGHT_LOG"], environment["BOARDWRIGHT_JOBS_KEPT_DAYS"]) == ("debug", "30")
     assert environment["BOARDWRIGHT_READY_FILE"].endswith("worker.ready.json")

@@ -18,6 +18,7 @@ from boardwright.jobs.rpc import leases_servicer
 from boardwright.jobs.rpc.collection import JobCollection
 from boardwright.jobs.rpc.keeper import BlobsKeeper
 from boardwright.jobs.service import JobService
+from boardwright.jobs.storage.retention import forgetting
 from boardwright.rpc.client import connect
 from boardwright.rpc.server import Service
 from boardwright.rpc.server import serve as serve_grpc
@@ -67,7 +68,7 @@ async def serve() -> None:
                 Service(jobs_pb2_grpc.add_LeasesServicer_to_server, leases, leases_servicer.PERMISSIONS),
             ],
             settings.server,
-            background=[jobs.run, lambda: keep_house(database)],
+            background=[jobs.run, lambda: keep_house(database, *forgetting(settings.jobs_kept_days))],
         )
         for channel in channels.values():
             await channel.close(None)

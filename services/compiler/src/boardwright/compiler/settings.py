@@ -1,10 +1,20 @@
-"""The compiler's settings, from the environment alone."""
+"""The compiler's settings, from BOARDWRIGHT_ variables.
+
+- BOARDWRIGHT_DATABASE_URL: "sqlite:///absolute/path.db" or "postgresql://…"
+- BOARDWRIGHT_REGISTRY_ENDPOINT, _CALIBRATION_ENDPOINT, _BUILDER_ENDPOINT: "host:port"
+- BOARDWRIGHT_SERVICE_TOKEN: its own token, for calls to them
+- BOARDWRIGHT_GRANT_KEY: the random value that all services share
+- BOARDWRIGHT_TOKENS_FILE, _COMPILER_LISTEN, _READY_FILE: see ``boardwright.rpc.server``
+- BOARDWRIGHT_JOBS_KEPT_DAYS: how long ended jobs and their logs are kept (default 180; 0: for ever)
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
+from boardwright.jobs.storage.retention import kept_days
+from boardwright.rpc.environment import database_url, needed
 from boardwright.rpc.server import ServerSettings
 
 SERVICE = "compiler"
@@ -21,6 +31,7 @@ class CompilerSettings:
     registry: str
     calibration: str
     builder: str
+    jobs_kept_days: int
 
     @classmethod
     def from_environment(cls) -> CompilerSettings:
@@ -31,17 +42,11 @@ class CompilerSettings:
         """
         return cls(
             server=ServerSettings.from_environment(SERVICE),
-            database_url=_needed("BOARDWRIGHT_DATABASE_URL", "sqlite:///… or postgresql://…"),
-            service_token=_needed("BOARDWRIGHT_SERVICE_TOKEN", "the compiler's own token"),
-            grant_key=_needed("BOARDWRIGHT_GRANT_KEY", "the random value that all services share"),
-            registry=_needed("BOARDWRIGHT_REGISTRY_ENDPOINT", "the registry's host:port"),
+            database_url=database_url(),
+            service_token=needed("BOARDWRIGHT_SERVICE_TOKEN", "the compiler's own token"),
+            grant_key=needed("BOARDWRIGHT_GRANT_KEY", "the random value that all services share"),
+            registry=needed("BOARDWRIGHT_REGISTRY_ENDPOINT", "the registry's host:port"),
             calibration=os.environ.get("BOARDWRIGHT_CALIBRATION_ENDPOINT", ""),
             builder=os.environ.get("BOARDWRIGHT_BUILDER_ENDPOINT", ""),
+            jobs_kept_days=kept_days(),
         )
-
-
-def _needed(name: str, what: str) -> str:
-    value = os.environ.get(name, "")
-    if not value:
-        raise ValueError(f"{name} is not set; it names {what}")
-    return value

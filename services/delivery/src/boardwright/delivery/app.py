@@ -17,10 +17,11 @@ from boardwright.delivery.rollouts_service import RolloutsService
 from boardwright.delivery.rpc.permissions import PERMISSIONS
 from boardwright.delivery.rpc.registry import RegistryClient
 from boardwright.delivery.rpc.servicer import DeliveryServicer
-from boardwright.delivery.settings import MIGRATIONS, SCHEMA, Settings, database_url
+from boardwright.delivery.settings import MIGRATIONS, SCHEMA, Settings
 from boardwright.delivery.storage.repository import SqlStore
 from boardwright.delivery.trust.folder import FolderRepositories
 from boardwright.delivery.trust.keys import FileKeyStore
+from boardwright.rpc.environment import database_url
 from boardwright.rpc.server import Service, serve
 
 

@@ -1,4 +1,13 @@
-"""The delivery service's settings, from BOARDWRIGHT_ variables."""
+"""The delivery service's settings, from BOARDWRIGHT_ variables.
+
+- BOARDWRIGHT_DATABASE_URL: "sqlite:///absolute/path.db" or "postgresql://…"
+- BOARDWRIGHT_STATE_DIR: a folder for signing keys and signed metadata
+- BOARDWRIGHT_DELIVERY_KEYS_DIR, _DELIVERY_REPOSITORIES_DIR: other folders for the one or the other
+- BOARDWRIGHT_REGISTRY_ENDPOINT: "host:port"
+- BOARDWRIGHT_SERVICE_TOKEN: its own token, for calls to it
+- BOARDWRIGHT_GATEWAY_URL: where devices reach the gateway
+- BOARDWRIGHT_TOKENS_FILE, _GRANT_KEY, _DELIVERY_LISTEN, _READY_FILE: see `boardwright.rpc.server`
+"""
 
 from __future__ import annotations
 
@@ -6,6 +15,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from boardwright.rpc.environment import database_url, needed
 from boardwright.rpc.server import ServerSettings
 
 SCHEMA = "delivery"
@@ -35,7 +45,7 @@ class Settings:
     @classmethod
     def from_environment(cls) -> Settings:
         """Read the environment. Raises: ValueError that names the variable and what to do."""
-        state = Path(_needed("BOARDWRIGHT_STATE_DIR", "a folder for signing keys and signed metadata"))
+        state = Path(needed("BOARDWRIGHT_STATE_DIR", "a folder for signing keys and signed metadata"))
         return cls(
             server=ServerSettings.from_environment("delivery"),
             database_url=database_url(),
@@ -43,19 +53,7 @@ class Settings:
             repositories=Path(
                 os.environ.get("BOARDWRIGHT_DELIVERY_REPOSITORIES_DIR") or state / "repositories"
             ),
-            registry_endpoint=_needed("BOARDWRIGHT_REGISTRY_ENDPOINT", "host:port of the registry"),
-            service_token=_needed("BOARDWRIGHT_SERVICE_TOKEN", "delivery's own token"),
+            registry_endpoint=needed("BOARDWRIGHT_REGISTRY_ENDPOINT", "host:port of the registry"),
+            service_token=needed("BOARDWRIGHT_SERVICE_TOKEN", "delivery's own token"),
             gateway_url=os.environ.get("BOARDWRIGHT_GATEWAY_URL", ""),
         )
-
-
-def database_url() -> str:
-    """BOARDWRIGHT_DATABASE_URL. Raises: ValueError when it is not set."""
-    return _needed("BOARDWRIGHT_DATABASE_URL", "sqlite:///absolute/path.db or postgresql://user@host/name")
-
-
-def _needed(name: str, example: str) -> str:
-    value = os.environ.get(name, "")
-    if not value:
-        raise ValueError(f"{name} is not set; give it {example}")
-    return value

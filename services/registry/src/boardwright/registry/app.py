@@ -21,12 +21,13 @@ from boardwright.registry.releases_service import ReleasesService
 from boardwright.registry.rpc import blobs_servicer
 from boardwright.registry.rpc.permissions import PERMISSIONS
 from boardwright.registry.rpc.servicer import RegistryServicer
-from boardwright.registry.settings import MIGRATIONS, SCHEMA, Settings, database_url
+from boardwright.registry.settings import MIGRATIONS, SCHEMA, Settings
 from boardwright.registry.storage import journal, lineage, models, releases, variants, versions
 from boardwright.registry.storage.blob_references import SqlBlobReferences
 from boardwright.registry.storage.blobs import SqlBlobRepository
 from boardwright.registry.variants_service import VariantsService
 from boardwright.registry.versions_service import VersionsService
+from boardwright.rpc.environment import database_url
 from boardwright.rpc.server import Service, serve
 
 _COLLECTION_SECONDS = 3600.0

@@ -1,4 +1,12 @@
-"""The registry's settings, from BOARDWRIGHT_ variables."""
+"""The registry's settings, from BOARDWRIGHT_ variables.
+
+- BOARDWRIGHT_DATABASE_URL: "sqlite:///absolute/path.db" or "postgresql://…"
+- BOARDWRIGHT_BLOBS_URL: "file:///folder" or "s3://bucket?endpoint=…"
+- BOARDWRIGHT_SIGNING_KEY, BOARDWRIGHT_GATEWAY_URL: for a folder, what its URLs are signed with and lead to
+- BOARDWRIGHT_BLOB_LARGEST_BYTES: what one blob may hold
+- BOARDWRIGHT_BLOB_GRACE_SECONDS: how long a blob without references is kept
+- BOARDWRIGHT_TOKENS_FILE, _GRANT_KEY, _REGISTRY_LISTEN, _READY_FILE: see `boardwright.rpc.server`
+"""
 
 from __future__ import annotations
 
@@ -6,6 +14,7 @@ import os
 from dataclasses import dataclass, field
 
 from boardwright.registry.domain.blobs import GRACE_SECONDS, LARGEST_BYTES, BlobPolicy
+from boardwright.rpc.environment import database_url, needed
 from boardwright.rpc.server import ServerSettings
 
 SCHEMA = "registry"
@@ -29,7 +38,7 @@ class Settings:
         return cls(
             ServerSettings.from_environment("registry"),
             database_url(),
-            _needed("BOARDWRIGHT_BLOBS_URL", "file:///folder or s3://bucket?endpoint=…"),
+            needed("BOARDWRIGHT_BLOBS_URL", "file:///folder or s3://bucket?endpoint=…"),
             os.environ.get("BOARDWRIGHT_SIGNING_KEY", ""),
             os.environ.get("BOARDWRIGHT_GATEWAY_URL", ""),
             BlobPolicy(
@@ -39,11 +48,6 @@ class Settings:
         )
 
 
-def database_url() -> str:
-    """BOARDWRIGHT_DATABASE_URL. Raises: ValueError when it is not set."""
-    return _needed("BOARDWRIGHT_DATABASE_URL", "sqlite:///absolute/path.db or postgresql://user@host/name")
-
-
 def _number(name: str, otherwise: int) -> int:
     value = os.environ.get(name, "")
     if not value:
@@ -51,10 +55,3 @@ def _number(name: str, otherwise: int) -> int:
     if not value.isdecimal() or int(value) == 0:
         raise ValueError(f"{name} is {value!r}; give it a positive whole number")
     return int(value)
-
-
-def _needed(name: str, example: str) -> str:
-    value = os.environ.get(name, "")
-    if not value:
-        raise ValueError(f"{name} is not set; give it {example}")
-    return value

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from boardwright.jobs.step_api import ANY_BOARD, Requirements
 
+_MAX_HEARTBEAT_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class LeasePolicy:
@@ -20,6 +22,11 @@ class LeasePolicy:
     max_attempts: int = 3
     first_backoff_seconds: float = 1.0
     max_backoff_seconds: float = 60.0
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """How often a worker is asked for a heartbeat: three times a lease, and soon after a cancellation."""
+        return min(self.duration_seconds / 3, _MAX_HEARTBEAT_SECONDS)
 
     def backoff_seconds(self, attempts: int) -> float:
         """Return how long to wait before the next attempt, after ``attempts`` failed ones (1 or more)."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from boardwright.api.jobs.v1 import jobs_pb2 as pb
 from boardwright.api.jobs.v1 import jobs_pb2_grpc
+from boardwright.jobs.domain.dag import StepState
 from boardwright.jobs.domain.job import Job, Step
 from boardwright.jobs.domain.leases import Offer
 from boardwright.jobs.rpc import convert
@@ -64,6 +65,8 @@ class LeasesServicer(jobs_pb2_grpc.LeasesServicer):
         """See jobs.proto."""
         progress = convert.from_progress(request.progress)
         step = await self._jobs.heartbeat(request.job, request.step, request.fence, progress, request.log)
+        if step.state is StepState.CANCELLED:
+            return pb.HeartbeatResponse(cancelled=True)
         elapsed_seconds = time.time() - step.start_us / 1e6
         return pb.HeartbeatResponse(
             expire_time=convert.to_timestamp(step.lease_expires_us),
@@ -120,7 +123,8 @@ class LeasesServicer(jobs_pb2_grpc.LeasesServicer):
             grant_token=self._grant(step),
             project=f"projects/{step.project}",
             expire_time=convert.to_timestamp(step.lease_expires_us),
-            heartbeat_interval=convert.to_duration(self._jobs.policy.duration_seconds / 3),
+            heartbeat_interval=convert.to_duration(self._jobs.policy.heartbeat_seconds),
+            duration=convert.to_duration(self._jobs.policy.duration_seconds),
             traceparent=job.trace,
             environment=dict(step.spec.environment),
         )

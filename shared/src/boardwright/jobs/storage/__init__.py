@@ -6,4 +6,5 @@
 - ``leases.py``    lease, heartbeat, complete, fail, give back, expire
 - ``logs.py``      the end of each step's log
 - ``cache.py``     cache key to outcome or remembered failure
+- ``retention.py`` jobs that ended long ago go
 """

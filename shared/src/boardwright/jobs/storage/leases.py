@@ -101,11 +101,14 @@ def _is_running_elsewhere(tx: Transaction, project: str, cache_key: str) -> bool
 def heartbeat(
     tx: Transaction, job: str, step: str, fence: int, progress: StepProgress, policy: LeasePolicy, now_us: int
 ) -> Step:
-    """Renew a lease and note progress; returns the step as it stands.
+    """Renew a lease and note progress; returns the step as it stands, one that was cancelled unchanged.
 
     Raises:
         Aborted: LEASE_LOST.
     """
+    held = find_step(tx, job, step)
+    if held is not None and held.fence == fence and held.state is StepState.CANCELLED:
+        return held
     held = _get_leased(tx, job, step, fence)
     expires_us = now_us + round(policy.duration_seconds * 1e6)
     tx.execute(

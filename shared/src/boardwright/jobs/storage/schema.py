@@ -35,6 +35,11 @@ def drop(op: Any) -> None:
         op.drop_table(name)
 
 
+def index_ends(op: Any) -> None:
+    """Add the index that finds jobs that ended long ago, where an older version made the tables."""
+    op.execute("CREATE INDEX IF NOT EXISTS ix_jobs_finish_us ON jobs (finish_us)")
+
+
 def _word(name: str, default: str | None = None) -> sa.Column[Any]:
     import sqlalchemy as sa
 
@@ -73,6 +78,7 @@ def _jobs(metadata: sa.MetaData) -> sa.Table:
         _number("finish_us"),
         sa.Index("ix_jobs_state", "state", "finish_after_us"),
         sa.Index("ix_jobs_project_create_us", "project", "create_us", "name"),
+        sa.Index("ix_jobs_finish_us", "finish_us"),
     )
 
 

@@ -1,8 +1,8 @@
 """One leased step from its lease to its report.
 
 While the step runs (and while its outputs travel) heartbeats renew the lease and carry progress and new log
-text. When a heartbeat is answered with LEASE_LOST, or the lease ran out because the service could not be
-reached, the work is dropped: another worker has the step, and this one's fencing number is worth nothing.
+text. When a heartbeat tells that the job was cancelled or is answered with LEASE_LOST, or the lease ran out
+because the service could not be reached, the step's process is ended and the work is dropped.
 """
 
 from __future__ import annotations
@@ -225,8 +225,8 @@ class LeasedStep:
         self._ends_at = self._lease_end()
 
     def _lease_end(self) -> float:
-        """Return when a lease renewed now ends, by this machine's clock: services give three intervals."""
-        return time.monotonic() + 3 * self._interval_seconds
+        """Return when a lease renewed now ends, by this machine's clock."""
+        return time.monotonic() + convert.from_duration(self._lease.duration)
 
     def _new_log(self, *, everything: bool = False) -> str:
         """Return log text not yet sent: the next piece, or (``everything``) the end of the rest."""

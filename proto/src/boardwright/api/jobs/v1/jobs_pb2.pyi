@@ -6,6 +6,10 @@ Jobs, steps and leases: the same for the compiler and the builder.
 A Job is a DAG of Steps. A Step is a function of its inputs, parameters and declared environment; one that ran
 once is never run again, its record is taken from the cache. Workers lease steps, send heartbeats, and complete
 them; a lease that ran out goes to another worker, and its fence rejects the late one.
+
+A job that has ended is kept for a time that the service is told (180 days by default; BOARDWRIGHT_JOBS_KEPT_DAYS),
+then it goes with its steps and their logs: getting it gives NOT_FOUND (JOB_NOT_FOUND). What it made stays, and so
+do the cache and the lineage: the same job again takes its results from there.
 """
 
 from collections import abc as _abc
@@ -517,6 +521,7 @@ class Lease(_message.Message):
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """Name of the job and id of the step."""
     step: _builtins.str
@@ -540,13 +545,17 @@ class Lease(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """Send a heartbeat at least this often."""
+        """Send a heartbeat at least this often: it is how a worker learns that the job was cancelled."""
 
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The environment the cache key was made with; a worker whose own differs fails the step with
         ENVIRONMENT_DIFFERS, not deterministic, so that another worker gets it.
         """
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long the lease lasts without a heartbeat."""
 
     def __init__(
         self,
@@ -567,10 +576,11 @@ class Lease(_message.Message):
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         traceparent: _builtins.str = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "heartbeat_interval", b"heartbeat_interval", "requires", b"requires"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "expire_time", b"expire_time", "heartbeat_interval", b"heartbeat_interval", "requires", b"requires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_key", b"cache_key", "environment", b"environment", "expire_time", b"expire_time", "fence", b"fence", "grant_token", b"grant_token", "heartbeat_interval", b"heartbeat_interval", "inputs", b"inputs", "job", b"job", "kind", b"kind", "parameters_json", b"parameters_json", "project", b"project", "requires", b"requires", "seed", b"seed", "step", b"step", "traceparent", b"traceparent", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_key", b"cache_key", "duration", b"duration", "environment", b"environment", "expire_time", b"expire_time", "fence", b"fence", "grant_token", b"grant_token", "heartbeat_interval", b"heartbeat_interval", "inputs", b"inputs", "job", b"job", "kind", b"kind", "parameters_json", b"parameters_json", "project", b"project", "requires", b"requires", "seed", b"seed", "step", b"step", "traceparent", b"traceparent", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -620,7 +630,7 @@ class HeartbeatResponse(_message.Message):
     CANCELLED_FIELD_NUMBER: _builtins.int
     GRANT_TOKEN_FIELD_NUMBER: _builtins.int
     cancelled: _builtins.bool
-    """Reserved for an orderly stop; today a cancelled job answers LEASE_LOST."""
+    """The job was cancelled: end the step at once and discard what it made; there is nothing left to report."""
     grant_token: _builtins.str
     """A fresh grant when the old one nears its end."""
     @_builtins.property
@@ -991,7 +1001,9 @@ class GetStepLogResponse(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     log: _builtins.str
+    """The end of what the step printed; of a cached step, what the run that made its result printed."""
     truncated: _builtins.bool
+    """The beginning is not kept; with an empty log nothing is, since the job that ran the step is gone."""
     def __init__(
         self,
         *,

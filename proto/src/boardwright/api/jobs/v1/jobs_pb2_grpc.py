@@ -82,7 +82,7 @@ class LeasesServicer(object):
 
     def Heartbeat(self, request, context):
         """Extends the lease and forwards progress and new log text. The answer tells when to stop.
-        Errors: ABORTED (LEASE_LOST: another worker has the step, or the job was cancelled; stop and discard).
+        Errors: ABORTED (LEASE_LOST: another worker has the step, or its job was retried since; stop and discard).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

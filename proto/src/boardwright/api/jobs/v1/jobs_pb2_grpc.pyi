@@ -6,6 +6,10 @@ Jobs, steps and leases: the same for the compiler and the builder.
 A Job is a DAG of Steps. A Step is a function of its inputs, parameters and declared environment; one that ran
 once is never run again, its record is taken from the cache. Workers lease steps, send heartbeats, and complete
 them; a lease that ran out goes to another worker, and its fence rejects the late one.
+
+A job that has ended is kept for a time that the service is told (180 days by default; BOARDWRIGHT_JOBS_KEPT_DAYS),
+then it goes with its steps and their logs: getting it gives NOT_FOUND (JOB_NOT_FOUND). What it made stays, and so
+do the cache and the lineage: the same job again takes its results from there.
 """
 
 from boardwright.api.jobs.v1 import jobs_pb2 as _jobs_pb2
@@ -48,7 +52,7 @@ class LeasesStub:
     """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.HeartbeatRequest, _jobs_pb2.HeartbeatResponse]
     """Extends the lease and forwards progress and new log text. The answer tells when to stop.
-    Errors: ABORTED (LEASE_LOST: another worker has the step, or the job was cancelled; stop and discard).
+    Errors: ABORTED (LEASE_LOST: another worker has the step, or its job was retried since; stop and discard).
     """
     CompleteStep: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CompleteStepRequest, _jobs_pb2.CompleteStepResponse]
     """Completes a step with its outputs, which are already uploaded. Calling it again after a lost answer is safe.
@@ -76,7 +80,7 @@ class LeasesAsyncStub(LeasesStub):
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_jobs_pb2.HeartbeatRequest, _jobs_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Extends the lease and forwards progress and new log text. The answer tells when to stop.
-    Errors: ABORTED (LEASE_LOST: another worker has the step, or the job was cancelled; stop and discard).
+    Errors: ABORTED (LEASE_LOST: another worker has the step, or its job was retried since; stop and discard).
     """
     CompleteStep: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CompleteStepRequest, _jobs_pb2.CompleteStepResponse]  # type: ignore[assignment]
     """Completes a step with its outputs, which are already uploaded. Calling it again after a lost answer is safe.
@@ -113,7 +117,7 @@ class LeasesServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.HeartbeatResponse, _abc.Awaitable[_jobs_pb2.HeartbeatResponse]]:
         """Extends the lease and forwards progress and new log text. The answer tells when to stop.
-        Errors: ABORTED (LEASE_LOST: another worker has the step, or the job was cancelled; stop and discard).
+        Errors: ABORTED (LEASE_LOST: another worker has the step, or its job was retried since; stop and discard).
         """
 
     @_abc_1.abstractmethod

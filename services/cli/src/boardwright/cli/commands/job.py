@@ -45,7 +45,7 @@ def list_(
     limit: Annotated[int, typer.Option(help="At most so many of each kind; 0 for all.")] = 20,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List jobs, newest first: those that run, and those that ended in the last 180 days (or as the server is set).
+    """List jobs, newest first. One that ended is kept for 180 days, or as the server is set.
 
     \b
     Example:

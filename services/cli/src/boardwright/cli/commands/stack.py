@@ -25,8 +25,8 @@ def up(
 ) -> None:
     """Start every service, the gateway and a worker on this machine, and stay until Ctrl-C.
 
-    Jobs that ended more than BOARDWRIGHT_JOBS_KEPT_DAYS ago (180; 0 keeps them for ever) go with their logs; what
-    they made stays.
+    Jobs that ended more than BOARDWRIGHT_JOBS_KEPT_DAYS ago (180; 0 keeps them for ever) go with
+    their logs; what they made stays.
 
     \b
     Example:

@@ -17,6 +17,7 @@ SECRETS = (
     "BOARDWRIGHT_SIGNING_KEY",
 )
 # glibc gives each thread's first allocations an arena of its own; services are small and many-threaded.
+_FROM_THE_USER = ("BOARDWRIGHT_LOG", "BOARDWRIGHT_JOBS_KEPT_DAYS")
 _LEAN = {"MALLOC_ARENA_MAX": "2", "GRPC_ENABLE_FORK_SUPPORT": "0"}
 
 
@@ -105,7 +106,7 @@ def full_environment(folder: DataFolder, spec: ProcessSpec) -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("BOARDWRIGHT_") or name == "BOARDWRIGHT_LOG"
+        if not name.startswith("BOARDWRIGHT_") or name in _FROM_THE_USER
     }
     ready = {"BOARDWRIGHT_READY_FILE": str(folder.ready_file(spec.name))}
     return inherited | _LEAN | dict(spec.environment) | ready
