@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from boardwright.api.jobs.v1 import jobs_pb2
 from boardwright.api.registry.v1 import registry_pb2 as pb
 from boardwright.api.types.v1 import types_pb2
 from boardwright.client.board_figures import BoardFigures, costs_of, size_to_load
-from boardwright.client.jobs import Jobs
+from boardwright.client.jobs import JobFailed, Jobs
 from boardwright.client.optimizing import Optimizer, made_by, plan_candidates, wished_toolchains
 from boardwright.client.progress import silent
 from boardwright.content.oci import ENGINE_MEDIA_TYPE, WEIGHTS_MEDIA_TYPE
@@ -255,21 +256,23 @@ def test_when_the_time_is_up_nothing_new_begins() -> None:
 
 
 class _Slow(_Client):
-    """Runs a job that tells of progress again and again."""
+    """Runs a job that tells of no progress until it is cancelled."""
 
     def __init__(self) -> None:
         super().__init__("k2")
         self.cancelled: list[tuple[str, str]] = []
+        self.ended = threading.Event()
 
     def compile(self, version: str, recipe: str, **options: Any) -> jobs_pb2.Job:
         return jobs_pb2.Job(name="projects/p/compileJobs/1")
 
-    def wait(self, job: str, *, progress: Any, on_change: Any) -> jobs_pb2.Job:
-        while True:
-            on_change(jobs_pb2.Job(name=job, state=jobs_pb2.Job.STATE_RUNNING))
+    def wait(self, job: str, *, progress: Any) -> jobs_pb2.Job:
+        self.ended.wait(60)
+        raise JobFailed(jobs_pb2.Job(name=job, state=jobs_pb2.Job.STATE_CANCELLED))
 
     def cancel(self, job: str, reason: str) -> None:
         self.cancelled.append((job, reason))
+        self.ended.set()
 
 
 def test_a_candidate_that_takes_too_long_is_cancelled() -> None:
@@ -285,6 +288,24 @@ def test_a_candidate_that_takes_too_long_is_cancelled() -> None:
     found = search.run(PLANS, [Constraints(max_drop_points=1)])
     assert found.attempts[0].skipped.startswith("stopped after")
     assert client.cancelled and client.cancelled[0][1].startswith("optimize was given")
+
+
+class _Refusing(_Client):
+    def list(self, **_: Any) -> Iterator[jobs_pb2.Job]:
+        yield from ()
+
+    def compile(self, version: str, recipe: str, **options: Any) -> jobs_pb2.Job:
+        raise FailedPrecondition("DATASET_MISSING", f"the recipe {recipe}, line 3: distill needs a dataset")
+
+
+def test_a_recipe_that_is_refused_is_its_own_failure_and_not_the_searchs_end() -> None:
+    failure = optimizer(_Refusing("k2")).run(PLANS, [Constraints(max_drop_points=1)]).attempts[0].failure
+    assert failure is not None
+    assert (failure.step, failure.reason) == ("recipe", "DATASET_MISSING")
+    assert failure.message.startswith("the recipe default, ")
+    baseline = plan_candidates([SHIPPED[0]], [], ["evaluation"])
+    with pytest.raises(FailedPrecondition, match="the recipe baseline"):
+        optimizer(_Refusing("k2")).run(baseline, [Constraints(max_drop_points=1)])
 
 
 class _Stub:

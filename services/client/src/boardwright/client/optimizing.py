@@ -8,11 +8,13 @@ deterministically, and a step that crashed or ran out of time is found among the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ from boardwright.api.jobs.v1 import jobs_pb2
 from boardwright.api.registry.v1 import registry_pb2 as pb
 from boardwright.client.board_figures import BoardFigures
 from boardwright.client.catalogue import read_recipe
-from boardwright.client.jobs import ENDED, JobFailed
+from boardwright.client.jobs import JobFailed
 from boardwright.client.progress import Progress, silent
 from boardwright.rpc.errors import BoardwrightError, InvalidArgument
 from boardwright.selection import Attempt, Candidate, Constraints, Failure, Figures, Selection, search
@@ -35,6 +37,7 @@ BASELINE = "baseline"
 _AFTER_ALL = 1_000_000
 _OWN_FAULT = ("STEP_CRASHED", "TIME_LIMIT_EXCEEDED")
 """Failures that are not remembered by the cache and yet say more of the recipe than of the worker's luck."""
+_REFUSALS = ("FAILED_PRECONDITION", "INVALID_ARGUMENT")
 _LOOKED_BACK = 20
 _BUDGET = re.compile(r"^(\s+budget:\s*\n\s+max_drop:[ \t]*)([0-9.]+)", re.MULTILINE)
 """The budget of the pass `protect`, in points, as recipes write it."""
@@ -99,10 +102,6 @@ def _with_budget(recipe: compiler_pb2.Recipe, max_drop_points: float | None) -> 
 
 def _id(recipe: compiler_pb2.Recipe) -> str:
     return recipe.name.removeprefix("recipes/")
-
-
-class _TimeIsUp(Exception):
-    """Leaves the wait for a job; raised and caught here alone."""
 
 
 class Optimizer:
@@ -195,25 +194,29 @@ class Optimizer:
         known = None if self._retry else self._known_failure(plan)
         if known is not None:
             return Attempt(candidate, failure=known, cached=True)
-        job = self._client.compile(
-            self._version.name,
-            plan.recipe,
-            datasets=self._datasets,
-            boards=self._boards,
-            retry_failed=self._retry,
-        )
         try:
-            job = self._client.jobs.wait(
-                job.name, progress=progress, on_change=None if candidate.is_baseline else self._check_time
+            job = self._client.compile(
+                self._version.name,
+                plan.recipe,
+                datasets=self._datasets,
+                boards=self._boards,
+                retry_failed=self._retry,
             )
-        except _TimeIsUp:
-            self._client.jobs.cancel(job.name, f"optimize was given {self._minutes}")
-            told = f"stopped after {self._minutes}; what it has finished is found again next time"
-            return Attempt(candidate, skipped=told, job=job.name)
-        except JobFailed as error:
-            if candidate.is_baseline or error.job.state == jobs_pb2.Job.STATE_CANCELLED:
+        except BoardwrightError as error:
+            if candidate.is_baseline or error.code not in _REFUSALS:
                 raise
-            return Attempt(candidate, failure=_failure(error), job=error.job.name)
+            return Attempt(candidate, failure=Failure("recipe", error.reason, error.message))
+        with self._bounded(job, candidate) as time_is_up:
+            try:
+                job = self._client.jobs.wait(job.name, progress=progress)
+            except JobFailed as error:
+                cancelled = error.job.state == jobs_pb2.Job.STATE_CANCELLED
+                if cancelled and time_is_up.is_set():
+                    told = f"stopped after {self._minutes}; what it has finished is found again next time"
+                    return Attempt(candidate, skipped=told, job=job.name)
+                if candidate.is_baseline or cancelled:
+                    raise
+                return Attempt(candidate, failure=_failure(error), job=error.job.name)
         made = made_by(job)
         cached = all(step.cached for step in job.steps)
         boards: dict[str, Figures | Failure] = {}
@@ -243,7 +246,7 @@ class Optimizer:
         except JobFailed as error:
             return _failure(error)
         except BoardwrightError as error:
-            if error.code not in ("FAILED_PRECONDITION", "INVALID_ARGUMENT"):
+            if error.code not in _REFUSALS:
                 raise
             return Failure("build", error.reason, error.message)
         metric, accuracy = _accuracy(own)
@@ -288,9 +291,27 @@ class Optimizer:
     def _minutes(self) -> str:
         return f"{self._limit / 60:g} minutes"
 
-    def _check_time(self, job: jobs_pb2.Job) -> None:
-        if time.monotonic() > self._deadline and job.state not in ENDED:
-            raise _TimeIsUp
+    @contextlib.contextmanager
+    def _bounded(self, job: jobs_pb2.Job, candidate: Candidate) -> Iterator[threading.Event]:
+        """Cancel the job when the time is up, also one that waits for a worker or tells of no progress."""
+        time_is_up = threading.Event()
+
+        def cancel() -> None:
+            time_is_up.set()
+            with contextlib.suppress(BoardwrightError):  # it has just ended
+                self._client.jobs.cancel(job.name, f"optimize was given {self._minutes}")
+
+        if candidate.is_baseline or math.isinf(self._deadline):
+            yield time_is_up
+            return
+        left = min(max(0.0, self._deadline - time.monotonic()), threading.TIMEOUT_MAX)
+        timer = threading.Timer(left, cancel)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield time_is_up
+        finally:
+            timer.cancel()
 
     def _title(self, plan: Plan) -> str:
         _, _, model, _, number = self._version.name.split("/")[1:6]

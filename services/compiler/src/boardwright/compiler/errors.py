@@ -9,13 +9,18 @@ _UNKNOWN_RECIPE = "RECIPE_UNKNOWN"
 _MISSING_DATASET = "DATASET_MISSING"
 
 
-def recipe_refused(error: RecipeError) -> BoardwrightError:
-    """Return the error for a recipe: RECIPE_INVALID with its line, RECIPE_NOT_FOUND or DATASET_MISSING."""
+def recipe_refused(error: RecipeError, recipe: str = "") -> BoardwrightError:
+    """Return the error for a recipe: RECIPE_INVALID with its line, RECIPE_NOT_FOUND or DATASET_MISSING.
+
+    ``recipe`` is its name, where it could be read.
+    """
     if error.reason == _UNKNOWN_RECIPE:
         return NotFound("RECIPE_NOT_FOUND", error.message)
+    told = f"the recipe {recipe}, {error.message}" if recipe else error.message
+    named = {"recipe": recipe} if recipe else {}
     if error.reason == _MISSING_DATASET:
-        return FailedPrecondition(_MISSING_DATASET, error.message)
-    return InvalidArgument("RECIPE_INVALID", error.message, line=str(error.line), kind=error.reason)
+        return FailedPrecondition(_MISSING_DATASET, told, **named)
+    return InvalidArgument("RECIPE_INVALID", told, line=str(error.line), kind=error.reason, **named)
 
 
 def dataset_not_sealed(name: str) -> FailedPrecondition:

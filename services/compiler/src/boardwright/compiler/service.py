@@ -111,7 +111,7 @@ class CompilerService:
         try:
             planned = plan(recipe, subject)
         except RecipeError as error:
-            raise recipe_refused(error) from error
+            raise recipe_refused(error, recipe.name) from error
         new = self._new_job(request, recipe, version, planned)
 
         def create(tx: Transaction) -> Job:

@@ -214,6 +214,12 @@ async def test_every_state_is_written_down_with_its_event(compiler, database: Da
             "line 4: there is no pass 'imort' (did",
         ),
         ({"datasets": {}}, FailedPrecondition, "DATASET_MISSING", "needs a sealed evaluation dataset"),
+        (
+            {"datasets": {}, "recipe_name": "baseline"},
+            FailedPrecondition,
+            "DATASET_MISSING",
+            "recipe baseline, line",
+        ),
         ({"datasets": {"calibraton": "x"}}, InvalidArgument, "FIELD_INVALID", "the roles are"),
         ({"datasets": dict.fromkeys(ROLES, "gone")}, NotFound, "DATASET_NOT_FOUND", "gone"),
         ({"datasets": dict.fromkeys(ROLES, "open")}, FailedPrecondition, "DATASET_NOT_SEALED", "seal it"),
