@@ -58,10 +58,6 @@ def _checkpoint_training_environment() -> Mapping[str, str]:
     return {**_training_environment(), **_versions("ultralytics")}
 
 
-def _recovery_environment() -> Mapping[str, str]:
-    return {**_graph_environment(), **_versions("torch")}
-
-
 IMPORT = StepKind(
     "compile/import",
     version="3",
@@ -128,7 +124,7 @@ RECOVER = StepKind(
         "seed": 0,
     },
     requires=Requirements(memory_bytes=6 * GIB, time_limit_seconds=7200),
-    environment=_recovery_environment,
+    environment=_training_environment,
 )
 PROTECT = StepKind(
     "compile/protect",
@@ -182,7 +178,7 @@ CONVERT_FLOAT16 = StepKind(
 )
 QUANTIZE_WEIGHTS = StepKind(
     "compile/quantize-weights",
-    version="2",
+    version="3",
     determinism=Determinism.PURE,
     defaults={
         "bits": 4,
@@ -281,7 +277,7 @@ _TRAINING: Mapping[str, Any] = {
 }
 TRAIN_QUANTIZED = StepKind(
     "compile/train-quantized",
-    version="4",
+    version="5",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -339,7 +335,7 @@ ABLATE = StepKind(
 )
 EVALUATE = StepKind(
     "compile/evaluate",
-    version="3",
+    version="4",
     determinism=Determinism.PURE,
     defaults={
         "samples": None,

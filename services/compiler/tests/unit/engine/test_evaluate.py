@@ -8,6 +8,7 @@ from onnx import numpy_helper
 
 from boardwright.compiler.engine.errors import DatasetUnfit, InformationLost
 from boardwright.compiler.engine.evaluate import Sample, evaluate, label_note
+from boardwright.compiler.engine.evaluate.classifying import Classifying
 from boardwright.compiler.engine.quality import InformationMeter
 from boardwright.model import Classification, Detections, InputSpec, OutputSpec
 
@@ -37,13 +38,24 @@ def blinded(model):
 
 def test_a_classifier_is_judged_by_its_labels(classifier):
     found = evaluate(classifier, coloured(), INPUT, CLASSES)
-    assert found.accuracy == {"top1": 1.0, "top5": 1.0}
+    assert found.accuracy == {"top1": 1.0}  # the five best of three classes are all of them
+    assert set(found.intervals) == {"top1"}
     assert found.parity == {}
     assert (found.samples, found.labelled) == (12, 12)
     assert found.per_class["0"] == {"top1": 1.0, "samples": 4.0, "precision": 1.0}
     assert found.details["confusion"] == [[0, 0, 4], [1, 1, 4], [2, 2, 4]]
     assert found.intervals["top1"][1] == 1.0 and 0.7 < found.intervals["top1"][0] < 0.8
     assert not found.information.lost
+
+
+@pytest.mark.parametrize(("classes", "told"), [(5, ["top1"]), (6, ["top1", "top5"])])
+def test_top5_is_told_where_there_are_more_classes(classes, told):
+    judging = Classifying(OutputSpec(task="classification", head="logits", num_classes=classes))
+    scores = np.arange(classes, dtype=np.float32)
+    judging.judge(Sample("0", None, class_index=0), Classification(scores), None)
+    figures = judging.figures()
+    assert figures.accuracy == dict.fromkeys(told, 0.0)  # of the six the label comes last
+    assert list(figures.intervals) == told
 
 
 def test_what_follows_the_last_sample_is_told(classifier):

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
     Answer = Classification | Detections
 
+_FIVE = 5
+"""Classes up to which the five best are all of them, and top-5 tells nothing."""
+
 
 class Classifying:
     """Counts of one model's answers, and of pairs with its baseline's."""
@@ -62,7 +65,7 @@ class Classifying:
             self._pairs[ours == int(label[0]), theirs == int(label[0])] += 1
 
     def accuracy(self) -> Figures:
-        """Top-1 and top-5; nothing without labels."""
+        """Top-1, and top-5 where there are more classes than five; nothing without labels."""
         return _accuracy(self._meter)
 
     def figures(self) -> TaskFigures:
@@ -72,7 +75,8 @@ class Classifying:
         intervals = {}
         if accuracy:
             intervals["top1"] = wilson(self._meter.hits1, self.labelled)
-            intervals["top5"] = wilson(self._meter.hits5, self.labelled)
+            if "top5" in accuracy:
+                intervals["top5"] = wilson(self._meter.hits5, self.labelled)
         if self._compared:
             parity["top1_agreement"] = self._agreed / self._compared
             intervals["top1_agreement"] = wilson(self._agreed, self._compared)
@@ -104,7 +108,10 @@ def class_name(spec: OutputSpec, index: int) -> str:
 
 
 def _accuracy(meter: ClassificationMeter) -> Figures:
-    return {"top1": meter.top1 / 100, "top5": meter.top5 / 100} if meter.count else {}
+    if not meter.count:
+        return {}
+    five = {"top5": meter.top5 / 100} if meter.num_classes > _FIVE else {}
+    return {"top1": meter.top1 / 100, **five}
 
 
 def _best(answer: Classification) -> int:
