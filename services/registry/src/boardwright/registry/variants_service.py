@@ -8,7 +8,7 @@ from boardwright.content.canonical import canonical_json
 from boardwright.content.digest import Digest
 from boardwright.database import Transaction
 from boardwright.registry import checks, names
-from boardwright.registry.domain.lineage import Edge
+from boardwright.registry.domain.lineage import RECORD, Edge
 from boardwright.registry.domain.resources import MEASUREMENT_KINDS, Artifact, Measurement, ModelKey, Variant
 from boardwright.registry.errors import field_invalid, not_found, variant_exists, version_not_found
 from boardwright.registry.ports import BlobReferences, Page, Stores
@@ -69,6 +69,7 @@ class VariantsService:
             edges = [
                 Edge(made.graph.digest, name, "graph"),
                 Edge(names.version(new.key, new.number), name, "version"),
+                *_record_edge(made.record_digest, name),
             ]
             self._stores.lineage.add_edges(tx, new.key.project, edges)
             self._recorder.record(tx, call, now, new.key.project, name, "variant.created", made)
@@ -128,6 +129,7 @@ class VariantsService:
             self._blobs.hold(tx, new.key.project, name, _digests(*(f.digest for f in made.files), *others))
             edges = [Edge(f.digest, name, f.path) for f in made.files]
             edges.append(Edge(names.variant(new.key, new.number, new.variant), name, "variant"))
+            edges += _record_edge(made.record_digest, name)
             self._stores.lineage.add_edges(tx, new.key.project, edges)
             self._recorder.record(tx, call, now, new.key.project, name, "artifact.created", made)
             return made
@@ -172,9 +174,8 @@ class VariantsService:
             self._stores.variants.insert_measurement(tx, made)
             name = names.measurement(made)
             self._blobs.hold(tx, new.key.project, name, _digests(made.record_digest))
-            self._stores.lineage.add_edges(
-                tx, new.key.project, [Edge(names.name_of(parent), name, "measured")]
-            )
+            edges = [Edge(names.name_of(parent), name, "measured"), *_record_edge(made.record_digest, name)]
+            self._stores.lineage.add_edges(tx, new.key.project, edges)
             self._recorder.record(tx, call, now, new.key.project, name, "measurement.created", made)
             return made
 
@@ -194,6 +195,11 @@ class VariantsService:
         return await self._database.read(
             lambda tx: self._stores.variants.list_measurements(tx, key, number, variant, artifact, page)
         )
+
+
+def _record_edge(record_digest: str, name: str) -> list[Edge]:
+    """From the step to what it made, where the maker told its record."""
+    return [Edge(record_digest, name, RECORD)] if record_digest else []
 
 
 def _digests(*values: str) -> list[str]:

@@ -3,12 +3,17 @@
 import asyncio
 import json
 
+import alembic.command
 import grpc
 import pytest
+import sqlalchemy as sa
 
 from boardwright.api.registry.v1 import registry_pb2 as pb
 from boardwright.api.registry.v1 import registry_pb2_grpc
+from boardwright.database.migrating import configuration
 from boardwright.registry.recording import Recorder
+from boardwright.registry.settings import MIGRATIONS
+from boardwright.registry.storage.tables import METADATA
 from boardwright.rpc.client import connect
 
 from .conftest import PROJECT, digest_of, failure
@@ -57,6 +62,58 @@ async def test_lineage_leads_from_the_release_to_the_checkpoint_and_back(client)
     near = await lineage(client, release.name, pb.GetLineageRequest.DIRECTION_ANCESTORS, depth=1)
     assert {n.id for n in near.nodes} == {release.name, artifact.name}
     assert near.truncated
+
+
+async def test_variants_of_equal_graphs_have_the_lineage_of_their_own_steps(client):
+    await client.model()
+    graph = await client.file("the same graph")
+    variants, records = [], []
+    for name in ("one", "two"):
+        version = await client.version(content=name)
+        record = await client.file(f"record of {name}")
+        await client.registry.RecordStep(pb.RecordStepRequest(
+            parent=PROJECT, record_digest=record.digest, kind="compile/quantize",
+            inputs={"checkpoint": version.files[0].digest}, outputs={"graph": graph.digest},
+        ))  # fmt: skip
+        variants.append(await client.registry.CreateVariant(pb.CreateVariantRequest(
+            parent=version.name, variant_id="int8",
+            variant=pb.Variant(graph=graph, record_digest=record.digest),
+        )))  # fmt: skip
+        records.append(record.digest)
+    for variant, own, other in zip(variants, records, reversed(records), strict=True):
+        up = await lineage(client, variant.name, pb.GetLineageRequest.DIRECTION_ANCESTORS)
+        assert (own in {n.id for n in up.nodes}, other in {n.id for n in up.nodes}) == (True, False)
+        down = await lineage(client, own, pb.GetLineageRequest.DIRECTION_DESCENDANTS)
+        assert [n.id for n in down.nodes if n.kind == "variants"] == [variant.name]
+    around = await lineage(client, graph.digest)
+    assert set(records) <= {n.id for n in around.nodes}
+
+
+async def test_what_was_made_before_gets_its_record_edge(database):
+    alembic.command.downgrade(configuration(database.url, database.schema, MIGRATIONS), "0002_blobs")
+    columns = {
+        "variants": {"variant": "int8", "graph": "{}"},
+        "measurements": {"variant": "int8", "artifact": "", "measurement": "m2"},
+    }
+
+    def fill(tx):
+        for table, own in columns.items():
+            held = METADATA.tables[table].columns
+            values = {c.name: 1 if isinstance(c.type, sa.BigInteger) else "x" for c in held}
+            values |= {"project": "p", "model": "digits", "number": 3, "record_digest": "sha256:r", **own}
+            marks = ", ".join(f":{name}" for name in values)
+            tx.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", **values)
+
+    await database.write(fill)
+    alembic.command.upgrade(configuration(database.url, database.schema, MIGRATIONS), "head")
+    rows = await database.read(
+        lambda tx: tx.all("SELECT from_id, to_id, role FROM lineage_edges ORDER BY to_id")
+    )
+    variant = "projects/p/models/digits/versions/3/variants/int8"
+    assert [(row["from_id"], row["to_id"], row["role"]) for row in rows] == [
+        ("sha256:r", variant, "record"),
+        ("sha256:r", f"{variant}/measurements/m2", "record"),
+    ]
 
 
 async def test_a_step_is_recorded_once(client):

@@ -1,17 +1,67 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boardwright.registry.domain.lineage import Edge, walk
+from boardwright.registry.domain.lineage import RECORD, Edge, walk
 
 
-def over(edges):
+def over(pairs):
     """`edges_of` over a list of pairs."""
+    return over_edges([Edge(a, b, "x") for a, b in pairs])
+
+
+def digest(letter):
+    return "sha256:" + letter * 64
+
+
+def over_edges(edges):
+    """`edges_of` over edges."""
 
     def edges_of(ids, direction):
-        found = [Edge(a, b, "x") for a, b in edges]
-        return [e for e in found if (e.to_id if direction == "ancestors" else e.from_id) in ids]
+        return [e for e in edges if (e.to_id if direction == "ancestors" else e.from_id) in ids]
 
     return edges_of
+
+
+# Two steps, of inputs of their own, made the same settings file; each made a resource that holds it.
+ONE, TWO = "projects/p/models/m/versions/1/variants/one", "projects/p/models/m/versions/2/variants/two"
+STEP_1, STEP_2, INPUT_1, INPUT_2, SETTINGS = map(digest, "12345")
+EQUAL = [
+    Edge(INPUT_1, STEP_1, "graph"),
+    Edge(INPUT_2, STEP_2, "graph"),
+    Edge(STEP_1, SETTINGS, "settings"),
+    Edge(STEP_2, SETTINGS, "settings"),
+    Edge(SETTINGS, ONE, "settings"),
+    Edge(SETTINGS, TWO, "settings"),
+    Edge(STEP_1, ONE, RECORD),
+    Edge(STEP_2, TWO, RECORD),
+]
+
+
+def test_a_resources_own_step_counts_and_not_one_that_made_equal_bytes():
+    of_one = walk(ONE, ["ancestors"], over_edges(EQUAL))
+    assert set(of_one.nodes) == {ONE, SETTINGS, STEP_1, INPUT_1}
+    assert Edge(STEP_2, SETTINGS, "settings") not in of_one.edges
+    both = walk(
+        "release", ["ancestors"], over_edges([*EQUAL, Edge(ONE, "release", "a"), Edge(TWO, "release", "b")])
+    )
+    assert {STEP_1, STEP_2, INPUT_1, INPUT_2} < set(both.nodes)
+
+
+def test_a_resource_does_not_descend_from_what_only_led_to_equal_bytes():
+    assert set(walk(INPUT_1, ["descendants"], over_edges(EQUAL)).nodes) == {INPUT_1, STEP_1, SETTINGS, ONE}
+    onward = [*EQUAL, Edge(TWO, "release", "b")]
+    assert "release" not in walk(STEP_1, ["descendants"], over_edges(onward)).nodes
+
+
+def test_of_bytes_that_were_asked_for_all_producers_and_holders_are_given():
+    around = walk(SETTINGS, ["ancestors", "descendants"], over_edges(EQUAL))
+    assert set(around.nodes) == {SETTINGS, STEP_1, STEP_2, INPUT_1, INPUT_2, ONE, TWO}
+
+
+def test_a_resource_without_a_record_keeps_all_that_made_its_bytes():
+    unnamed = [edge for edge in EQUAL if edge.role != RECORD]
+    assert {STEP_1, STEP_2} < set(walk(ONE, ["ancestors"], over_edges(unnamed)).nodes)
+    assert {ONE, TWO} < set(walk(INPUT_1, ["descendants"], over_edges(unnamed)).nodes)
 
 
 DIAMOND = [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"), ("d", "e")]

@@ -750,7 +750,7 @@ class Lineage(_message.Message):
         from_id: _builtins.str
         to_id: _builtins.str
         role: _builtins.str
-        """The name of the input or output that connects them."""
+        """The name of the input or output that connects them; "record" from a step to the resource that it made."""
         def __init__(
             self,
             *,

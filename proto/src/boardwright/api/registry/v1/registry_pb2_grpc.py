@@ -426,6 +426,11 @@ class RegistryServicer(object):
 
     def GetLineage(self, request, context):
         """What a digest or resource was made of (ANCESTORS) or went into (DESCENDANTS), to a depth.
+        Blobs are named by their content, so several steps may have made the same one, and several resources hold it.
+        Of those steps, the answer has the ones whose record a resource in the answer names; where none tells (a digest
+        that was asked for, an intermediate file), all of them: each made these very bytes. Likewise a resource that
+        names the record of a step counts as made of that step's inputs alone, not of all that led to equal bytes.
+        A version names no step: two versions of the same checkpoint both descend from its digest.
         Errors: NOT_FOUND (LINEAGE_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -131,6 +131,11 @@ class RegistryStub:
     """Every change of a model's stages, with who, when and why. Filter fields: stage, kind, actor, create_time."""
     GetLineage: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetLineageRequest, _registry_pb2.Lineage]
     """What a digest or resource was made of (ANCESTORS) or went into (DESCENDANTS), to a depth.
+    Blobs are named by their content, so several steps may have made the same one, and several resources hold it.
+    Of those steps, the answer has the ones whose record a resource in the answer names; where none tells (a digest
+    that was asked for, an intermediate file), all of them: each made these very bytes. Likewise a resource that
+    names the record of a step counts as made of that step's inputs alone, not of all that led to equal bytes.
+    A version names no step: two versions of the same checkpoint both descend from its digest.
     Errors: NOT_FOUND (LINEAGE_NOT_FOUND).
     """
     RecordStep: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RecordStepRequest, _registry_pb2.RecordStepResponse]
@@ -234,6 +239,11 @@ class RegistryAsyncStub(RegistryStub):
     """Every change of a model's stages, with who, when and why. Filter fields: stage, kind, actor, create_time."""
     GetLineage: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetLineageRequest, _registry_pb2.Lineage]  # type: ignore[assignment]
     """What a digest or resource was made of (ANCESTORS) or went into (DESCENDANTS), to a depth.
+    Blobs are named by their content, so several steps may have made the same one, and several resources hold it.
+    Of those steps, the answer has the ones whose record a resource in the answer names; where none tells (a digest
+    that was asked for, an intermediate file), all of them: each made these very bytes. Likewise a resource that
+    names the record of a step counts as made of that step's inputs alone, not of all that led to equal bytes.
+    A version names no step: two versions of the same checkpoint both descend from its digest.
     Errors: NOT_FOUND (LINEAGE_NOT_FOUND).
     """
     RecordStep: _aio.UnaryUnaryMultiCallable[_registry_pb2.RecordStepRequest, _registry_pb2.RecordStepResponse]  # type: ignore[assignment]
@@ -514,6 +524,11 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Lineage, _abc.Awaitable[_registry_pb2.Lineage]]:
         """What a digest or resource was made of (ANCESTORS) or went into (DESCENDANTS), to a depth.
+        Blobs are named by their content, so several steps may have made the same one, and several resources hold it.
+        Of those steps, the answer has the ones whose record a resource in the answer names; where none tells (a digest
+        that was asked for, an intermediate file), all of them: each made these very bytes. Likewise a resource that
+        names the record of a step counts as made of that step's inputs alone, not of all that led to equal bytes.
+        A version names no step: two versions of the same checkpoint both descend from its digest.
         Errors: NOT_FOUND (LINEAGE_NOT_FOUND).
         """
 
