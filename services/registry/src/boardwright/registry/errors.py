@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from boardwright.registry import names
-from boardwright.registry.domain.resources import ModelKey, Verdict
+from boardwright.registry.domain.resources import ModelKey, Stage, Verdict
 from boardwright.rpc.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
 
@@ -76,21 +76,25 @@ def etag_mismatch(name: str, current: str) -> Aborted:
     )
 
 
-def stage_not_found(key: ModelKey, stage: str) -> NotFound:
-    """NOT_FOUND STAGE_NOT_FOUND."""
+def stage_not_found(key: ModelKey, stage: str, ladder: Sequence[Stage]) -> NotFound:
+    """NOT_FOUND STAGE_NOT_FOUND, with the stages that there are."""
     name = f"{names.model(key)}/stages/{stage}"
-    return NotFound(
-        "STAGE_NOT_FOUND", f"there is no stage {name}; list the stages to see the ladder", name=name
-    )
+    if not ladder:
+        return NotFound("STAGE_NOT_FOUND", f"there is no stage {name}: there is no such model", name=name)
+    known = ", ".join(found.stage for found in ladder)
+    return NotFound("STAGE_NOT_FOUND", f"there is no stage {name}; the model's are {known}", name=name)
 
 
-def gate_refused(verdict: Verdict, stage: str) -> FailedPrecondition:
-    """FAILED_PRECONDITION GATE_REFUSED: the gate, the figure and the bound, or what is missing."""
+def gate_refused(refusals: Sequence[Verdict], stage: str) -> FailedPrecondition:
+    """FAILED_PRECONDITION GATE_REFUSED: what each gate says; metadata of the first, its figure and bound."""
+    verdict = refusals[0]
     metadata = {"stage": stage, "gate": type(verdict.gate.rule).__name__, "measurement": verdict.measurement}
     if verdict.figure is not None:
         metadata["figure"] = f"{verdict.figure:g}"
     if verdict.bound is not None:
         metadata["bound"] = f"{verdict.bound:g}"
     return FailedPrecondition(
-        "GATE_REFUSED", f"stage {stage} refuses the release: {verdict.explanation}", **metadata
+        "GATE_REFUSED",
+        f"stage {stage} refuses the release: {'; also: '.join(refusal.explanation for refusal in refusals)}",
+        **metadata,
     )

@@ -100,7 +100,7 @@ class ModelsService:
         def read(tx: Transaction) -> Stage:
             found = self._stores.models.find_stage(tx, key, stage)
             if found is None:
-                raise stage_not_found(key, stage)
+                raise stage_not_found(key, stage, self._stores.models.list_stages(tx, key))
             return found
 
         return await self._database.read(read)

@@ -182,12 +182,21 @@ class ReleasesService:
 
         def make(tx: Transaction, now: int) -> Outcome:
             current, verdicts = prepare(tx)
-            for verdict in verdicts:
-                if not verdict.passed:
-                    raise gate_refused(verdict, stage)
+            refusals = [verdict for verdict in verdicts if not verdict.passed]
+            if refusals:
+                raise gate_refused(refusals, stage)
+            again = current.promotion if current.release == number else 0
+            standing = self._stores.models.find_promotion(tx, key, again) if again else None
             taken = self._stores.journal.next_number(tx, key, "promotion")
             move = stages.promote(
-                current, number, taken, reason=intent.reason, verdicts=verdicts, actor=call.actor, now_us=now
+                current,
+                number,
+                taken,
+                reason=intent.reason,
+                verdicts=verdicts,
+                actor=call.actor,
+                now_us=now,
+                standing=standing,
             )
             return self._store(tx, call, now, move)
 
@@ -278,7 +287,7 @@ def _loaded(stores: Stores, tx: Transaction, key: ModelKey, number: int) -> Rele
 def _current(stores: Stores, tx: Transaction, key: ModelKey, stage: str, intent: Intent) -> Stage:
     current = stores.models.find_stage(tx, key, stage)
     if current is None:
-        raise stage_not_found(key, stage)
+        raise stage_not_found(key, stage, stores.models.list_stages(tx, key))
     if intent.etag and intent.etag != str(current.revision):
         raise etag_mismatch(names.name_of(current), str(current.revision))
     return current

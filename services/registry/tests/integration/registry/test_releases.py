@@ -111,7 +111,8 @@ async def test_gates_without_measurements_refuse(client):
     error = await failure(client.promote(release.name, "production"))
     assert (error.code, error.reason) == ("FAILED_PRECONDITION", "GATE_REFUSED")
     assert error.metadata["gate"] == "AccuracyDrop"
-    assert "never measured" in error.message
+    assert "top1 of variant" in error.message
+    assert "p95 latency of artifact" in error.message, "one look tells all that is missing"
     await client.measure(baseline, "accuracy", {"top1": 0.98}, dataset=DATASET)
     await client.measure(int8, "accuracy", {"top1": 0.975}, dataset=DATASET)
     error = await failure(client.promote(release.name, "production"))
@@ -226,6 +227,20 @@ async def test_roll_back_returns_release_by_release(client):
         pb.ListPromotionsRequest(parent=MODEL, filter="stage = production AND kind = roll_back")
     )
     assert len(history.promotions) == 3
+
+
+async def test_a_release_promoted_twice_is_left_by_one_roll_back(client):
+    one, two = await releases(client, 2)
+    for release in (one, two, two):
+        await client.promote(release.name, "production")
+    assert (await roll_back(client, (await stage(client)).etag)).stage.release == one.name
+
+
+async def test_an_unknown_stage_is_told_which_there_are(client):
+    (one,) = await releases(client, 1)
+    error = await failure(client.promote(one.name, "prodction", etag="1"))
+    assert error.reason == "STAGE_NOT_FOUND"
+    assert "production" in error.message
 
 
 async def test_a_roll_back_can_be_tried_and_needs_the_etag(client):

@@ -42,8 +42,18 @@ def test_a_stage_is_a_stack(moves):
     history, model = {}, []
     for number, release in enumerate(moves, start=1):
         if release is not None:
-            move = stages.promote(stage, release, number, reason="r", verdicts=(), actor="ann", now_us=number)
-            model.append(release)
+            move = stages.promote(
+                stage,
+                release,
+                number,
+                reason="r",
+                verdicts=(),
+                actor="ann",
+                now_us=number,
+                standing=history.get(stage.promotion),
+            )
+            if model[-1:] != [release]:
+                model.append(release)
         else:
             top = history.get(stage.promotion)
             base = history.get(top.base) if top else None

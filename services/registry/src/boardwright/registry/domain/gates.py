@@ -147,8 +147,7 @@ def _judge_artifact(gate: Gate, rule: LatencyCeiling, entry: ReleaseEntry, evide
             gate,
             False,
             f"the {rule.statistic} latency of artifact {entry.artifact} with {threads} was never measured on "
-            f"{rule.board}{why}; run `boardwright measure` where a {rule.board} is attached, "
-            "then promote again",
+            f"{rule.board}{why}; run `boardwright measure` where there is one, then promote again",
             bound=rule.max_ms,
         )
     value = figure.values[field]

@@ -2,6 +2,7 @@
 
 A stage is a stack of promotions: promoting pushes, rolling back pops. So rolling back twice goes back two
 releases, whatever lies between, and a release that was rolled back is not come upon again by rolling back.
+A release that is promoted to where it stands takes its own place: rolling back always leads to another.
 """
 
 from __future__ import annotations
@@ -66,11 +67,17 @@ def promote(
     verdicts: tuple[Verdict, ...],
     actor: str,
     now_us: int,
+    standing: Promotion | None = None,
 ) -> Move:
-    """Put `release` on `stage` as promotion `number`."""
+    """Put `release` on `stage` as promotion `number`.
+
+    Args:
+        standing: the promotion that the stage rests on; needed where it is this release's own.
+    """
+    base = standing.base if standing is not None and standing.release == release else stage.promotion
     record = Promotion(
-        stage.key, number, "promote", stage.stage, release, stage.release, stage.promotion, reason, verdicts,
-        actor, now_us,
+        stage.key, number, "promote", stage.stage, release, stage.release, base, reason, verdicts, actor,
+        now_us,
     )  # fmt: skip
     moved = replace(stage, release=release, promotion=number, revision=stage.revision + 1, update_us=now_us)
     return Move(moved, record)
