@@ -135,12 +135,7 @@ class _Trial:
 
     def _feed(self) -> Mapping[str, np.ndarray[Any, Any]]:
         """Return one sample as the graph takes it."""
-        import numpy as np
-
-        from boardwright.compiler.engine.graph.inspect import graph_inputs
-        from boardwright.model import preprocess
+        from boardwright.compiler.engine.feeds import batch_of, feed_of
 
         spec = self._specs[0]
-        sample = next(iter(self._samples()))
-        batch = int(graph_inputs(self._baseline)[spec.name][0][0] or 1)
-        return {spec.name: np.repeat(preprocess(sample.image, spec)[0], batch, axis=0)}
+        return feed_of(next(iter(self._samples())).image, spec, batch_of(self._baseline, spec))

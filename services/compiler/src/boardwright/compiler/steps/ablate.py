@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from boardwright.compiler.domain.passes import ABLATION, BASELINE, EVALUATION_REPORT
+from boardwright.compiler.domain.plan import MODEL
 from boardwright.compiler.engine.ablate import Experiment, ablate
 from boardwright.compiler.kinds import ABLATE
 from boardwright.compiler.steps.files import (
-    MODEL,
     clear_failures,
     host_values,
     load_graph,
     one_feed,
-    read_model,
+    read_specs,
     write_json,
 )
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
-
-_BASELINE, _EVALUATION = "baseline", "evaluation.json"
 
 
 @implements(ABLATE)
@@ -30,8 +29,8 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     """
     parameters = request.parameters
     with clear_failures():
-        _, input_spec, _ = read_model(request)
-        base = _experiment(request, _BASELINE, ())
+        input_spec, _ = read_specs(request)
+        base = _experiment(request, BASELINE, ())
         experiments = [
             _experiment(request, variant, tuple(factors))
             for variant, factors in parameters["experiments"].items()
@@ -45,11 +44,11 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             on_experiment=lambda count: progress(count, total, "comparing"),
         )
     described = {**found.describe(), "host": host_values()}
-    return StepResult({"ablation.json": write_json(request, "ablation.json", described)}, described)
+    return StepResult({ABLATION: write_json(request, ABLATION, described)}, described)
 
 
 def _experiment(request: StepRequest, variant: str, factors: tuple[str, ...]) -> Experiment:
-    evaluation: dict[str, Any] = json.loads(request.input(f"{variant}.{_EVALUATION}").path.read_bytes())
+    evaluation: dict[str, Any] = json.loads(request.input(f"{variant}.{EVALUATION_REPORT}").path.read_bytes())
     return Experiment(
         variant,
         load_graph(request, f"{variant}.{MODEL}"),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from boardwright.compiler.domain.passes import CALIBRATION
+from boardwright.compiler.domain.plan import MODEL
 from boardwright.compiler.kinds import CONVERT_FLOAT16
 from boardwright.compiler.steps.files import (
-    MODEL,
+    Feeds,
+    check_information,
     clear_failures,
-    feeds_of,
+    notes_of,
     open_dataset,
-    optional_finding,
     read_model,
     read_record,
+    told_information,
     write_json,
     write_model,
 )
@@ -41,11 +44,11 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         model, input_spec, _ = read_model(request)
         scheme = scheme_for(parameters["profile"])
         record = read_record(request)
-        if record is None and "calibration" in request.inputs:
-            progress(0, 3, "observing")
-            feeds = feeds_of(open_dataset(request, "calibration"), model, input_spec, parameters["samples"])
+        if record is None and CALIBRATION in request.inputs:
+            progress(0, 0, "observing")
+            feeds = Feeds(open_dataset(request, CALIBRATION), model, input_spec, parameters["samples"])
             record = observe(prepare_graph(model), feeds)
-        progress(1, 3, "converting")
+        progress(0, 0, "converting")
         wanted = parameters["inputs_outputs"]
         keep_io = scheme.float16 != "everywhere" if wanted == "profile" else wanted == "float32"
         done = convert_float16(
@@ -55,10 +58,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             exclude=parameters["exclude"],
             protect_automatically=parameters["protect"],
         )
-        progress(2, 3, "checking that the outputs carry information")
-        finding = optional_finding(request, done.model, model)
-    information = finding.describe() if finding is not None else None
-    described = {**done.describe(), "information": information}
+        finding = check_information(request, progress, done.model, model)
     values = {
         "scheme": "float16",
         "inputs_outputs": "float32" if keep_io else "float16",
@@ -72,11 +72,11 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     }
     outputs = {
         MODEL: write_model(request, done.model),
-        "conversion.json": write_json(request, "conversion.json", described),
+        "conversion.json": write_json(
+            request, "conversion.json", {**done.describe(), **told_information(finding)}
+        ),
     }
-    progress(3, 3, "converted")
-    warnings = done.notes + _gains(scheme) + ((finding.lost,) if finding is not None and finding.lost else ())
-    return StepResult(outputs, values, warnings)
+    return StepResult(outputs, values, notes_of(*done.notes, *_gains(scheme), finding=finding))
 
 
 def _gains(scheme: QuantizationScheme) -> tuple[str, ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.domain.passes import CALIBRATION
+from boardwright.compiler.domain.plan import BASELINE_MODEL
 from boardwright.compiler.kinds import DIAGNOSE, integer_arithmetic
 from boardwright.compiler.steps.files import (
-    BASELINE_MODEL,
+    Feeds,
     check_information,
     clear_failures,
-    feeds_of,
     host_values,
     load_graph,
     open_dataset,
@@ -38,19 +39,17 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             "diagnose compares a variant with the baseline: put it behind a pass that makes one.",
         )
     with clear_failures():
-        model, input_spec, output_spec = read_model(request)
+        model, input_spec, _ = read_model(request)
         baseline = load_graph(request, BASELINE_MODEL)
-        dataset = open_dataset(request, "calibration")
-        feeds = feeds_of(dataset, model, input_spec, parameters["samples"])
-        progress(0, 0, "checking that the outputs carry information")
-        lost = check_information(model, baseline, dataset, input_spec, output_spec).lost
+        feeds = list(Feeds(open_dataset(request, CALIBRATION), model, input_spec, parameters["samples"]))
+        finding = check_information(request, progress, model, baseline)
         found = diagnose(
             baseline,
             model,
             feeds,
             arithmetic=integer_arithmetic(),
             runs=parameters["runs"],
-            lost=lost,
+            lost=finding.lost if finding is not None else "",
             cause=lambda: _cause(baseline, feeds),
             on_stage=lambda stage: progress(0, 0, stage),
         )

@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.domain.passes import CALIBRATION
 from boardwright.compiler.kinds import DISTILL
 from boardwright.compiler.steps.files import (
-    BASELINE_MODEL,
-    MODEL,
+    baseline_of,
     check_information,
     clear_failures,
     labelled,
     link,
-    load_graph,
+    notes_of,
     open_dataset,
     read_model,
-    write_bytes,
+    told_information,
     write_json,
-    write_model,
+    write_trained,
 )
 from boardwright.compiler.steps.importing import pushed_files_told, read_declared
-from boardwright.compiler.steps.training import memory_of, state_file, tell
+from boardwright.compiler.steps.training import memory_of, state_file, tell, training_role
 from boardwright.compiler.steps.ultralytics import trainable_file
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
 
@@ -35,14 +35,12 @@ if TYPE_CHECKING:
     from boardwright.model import InputSpec, OutputSpec
     from boardwright.samples import DatasetReader
 
-CHECKPOINT = "checkpoint"
-_TYPE = "application/octet-stream"
 _LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What either way of distilling gives."""
+    """What either way of distilling gives; an empty ``checkpoint`` is the graph itself."""
 
     model: onnx.ModelProto
     checkpoint: bytes
@@ -66,7 +64,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     with clear_failures(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         student = read_model(request)
-        role = "training" if "training" in request.inputs else "calibration"
+        role = training_role(request)
         dataset = open_dataset(request, role)
         progress(0, 0, "importing the teacher")
         teacher = _import_teacher(request, folder)
@@ -77,23 +75,17 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             done = _distill_file(request, progress, file, of_teacher, student, dataset)
         else:
             done = _distill_graph(request, progress, student, teacher, dataset)
-        progress(0, 0, "checking that the outputs carry information")
-        baseline = load_graph(request, BASELINE_MODEL) if BASELINE_MODEL in request.inputs else student[0]
-        finding = check_information(done.model, baseline, dataset, student[1], student[2])
-        if parameters["fail_if_information_lost"]:
-            finding.require()
-    notes = [note for note in (*done.notes, why_not, finding.lost) if note]
-    if role == "calibration":
-        notes.insert(0, "There is no training dataset: learnt from the calibration images, unlabelled.")
-    described = {**done.described, "teacher": parameters["teacher"], "dataset": role, "notes": notes}
-    described["information"] = finding.describe()
+        finding = check_information(request, progress, done.model, baseline_of(request, student[0]), role)
+    unlabelled = "There is no training dataset: learnt from the calibration images, unlabelled."
+    first = unlabelled if role == CALIBRATION else ""
+    notes = notes_of(first, *done.notes, why_not, finding=finding)
+    described = {**done.described, "teacher": parameters["teacher"], "dataset": role, "notes": list(notes)}
+    described |= told_information(finding)
     outputs = {
-        MODEL: write_model(request, done.model),
-        CHECKPOINT: write_bytes(request, CHECKPOINT, done.checkpoint, _TYPE),
+        **write_trained(request, done.model, done.checkpoint),
         "distillation.json": write_json(request, "distillation.json", described),
     }
-    told = [*notes, done.interruption] if done.interruption else notes
-    return StepResult(outputs, _values(described), tuple(told))
+    return StepResult(outputs, _values(described), notes_of(*notes, done.interruption))
 
 
 def _values(described: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,8 +202,7 @@ def _distill_graph(
         state_file=state_file(request),
         on_step=tell(progress),
     )
-    graph = done.model.SerializeToString(deterministic=True)
-    return _Done(done.model, graph, done.describe(), done.notes, done.record.interruption)
+    return _Done(done.model, b"", done.describe(), done.notes, done.record.interruption)
 
 
 def _set(request: StepRequest) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from boardwright.compiler.domain.passes import EVALUATION, EVALUATION_REPORT
+from boardwright.compiler.domain.plan import BASELINE_MODEL
 from boardwright.compiler.kinds import EVALUATE
 from boardwright.compiler.steps.files import (
-    BASELINE_MODEL,
     clear_failures,
     host_values,
     labelled,
-    load_graph,
+    notes_of,
     open_dataset,
+    optional_graph,
     read_model,
     write_json,
 )
@@ -28,14 +30,14 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     parameters = request.parameters
     with clear_failures():
         model, input_spec, output_spec = read_model(request)
-        dataset = open_dataset(request, "evaluation")
+        dataset = open_dataset(request, EVALUATION)
         total = min(len(dataset), parameters["samples"] or len(dataset))
         found = evaluate(
             model,
             labelled(dataset, total),
             input_spec,
             output_spec,
-            baseline=load_graph(request, BASELINE_MODEL) if BASELINE_MODEL in request.inputs else None,
+            baseline=optional_graph(request, BASELINE_MODEL),
             augmentation=Augmentation(
                 flip=parameters["augment_flip"],
                 scales=tuple(parameters["augment_scales"]),
@@ -48,6 +50,6 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         if parameters["fail_if_information_lost"]:
             found.information.require()
     values = {**found.summary(), "host": host_values()}
-    outputs = {"evaluation.json": write_json(request, "evaluation.json", found.describe())}
-    notes = (view_note(found), label_note(found), found.information.lost)
-    return StepResult(outputs, values, tuple(note for note in notes if note))
+    outputs = {EVALUATION_REPORT: write_json(request, EVALUATION_REPORT, found.describe())}
+    notes = notes_of(view_note(found), label_note(found), finding=found.information)
+    return StepResult(outputs, values, notes)

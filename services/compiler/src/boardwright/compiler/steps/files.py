@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.domain.passes import CALIBRATION, CALIBRATION_RECORD, CHECKPOINT, PROTECTION
+from boardwright.compiler.domain.plan import BASELINE_MODEL, INPUT_SPEC, MODEL, OUTPUT_SPEC
 from boardwright.content import canonical_json
-from boardwright.jobs.step_api import InputFile, OutputFile, StepError, StepRequest
+from boardwright.jobs.step_api import InputFile, OutputFile, Progress, StepError, StepRequest
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
     from boardwright.compiler.engine.evaluate import Sample
     from boardwright.compiler.engine.observe import CalibrationRecord
+    from boardwright.compiler.engine.protect import Exclusion
+    from boardwright.compiler.engine.quality import Verdict
     from boardwright.model import InputSpec, OutputSpec
     from boardwright.samples import DatasetReader
 
+    Feed = dict[str, np.ndarray[Any, Any]]
+
 ONNX_TYPE = "application/vnd.boardwright.model.onnx"
 JSON_TYPE = "application/json"
-
-MODEL, INPUT_SPEC, OUTPUT_SPEC = "model.onnx", "input-spec.json", "output-spec.json"
-BASELINE_MODEL = "baseline.onnx"
-CALIBRATION_RECORD = "calibration-record.json"
+CHECKPOINT_TYPE = "application/octet-stream"
 
 _CHECKED_SAMPLES = 32
 _TOLD_FEATURES = frozenset({"avx2", "avx512f", "vnni", "asimddp", "i8mm"})
@@ -67,28 +72,57 @@ def link(given: InputFile, path: Path) -> Path:
 
 
 def read_model(request: StepRequest) -> tuple[onnx.ModelProto, InputSpec, OutputSpec]:
+    """Return the graph that the pass works on, and its specs."""
+    return (load_graph(request, MODEL), *read_specs(request))
+
+
+def read_specs(request: StepRequest) -> tuple[InputSpec, OutputSpec]:
+    """Return the specs that import fixed."""
     from boardwright.model import InputSpec, OutputSpec
 
     return (
-        load_graph(request, MODEL),
         InputSpec.from_json(request.input(INPUT_SPEC).path.read_bytes()),
         OutputSpec.from_json(request.input(OUTPUT_SPEC).path.read_bytes()),
     )
 
 
 def load_graph(request: StepRequest, name: str) -> onnx.ModelProto:
+    """Return the graph that is the input ``name``."""
     from boardwright.compiler.engine.checkpoint.onnx_file import load_onnx
 
     return load_onnx(request.input(name).path).model
+
+
+def optional_graph(request: StepRequest, name: str) -> onnx.ModelProto | None:
+    """Return the graph that is the input ``name``, None where the step has no such input."""
+    return load_graph(request, name) if name in request.inputs else None
+
+
+def baseline_of(request: StepRequest, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the baseline's graph: ``model`` itself where the pass works on the baseline."""
+    found = optional_graph(request, BASELINE_MODEL)
+    return model if found is None else found
 
 
 def read_record(request: StepRequest) -> CalibrationRecord | None:
     """Return what an earlier pass observed of this graph, or None."""
     from boardwright.compiler.engine.observe import CalibrationRecord
 
-    if CALIBRATION_RECORD not in request.inputs:
-        return None
-    return CalibrationRecord.from_bytes(request.input(CALIBRATION_RECORD).path.read_bytes())
+    given = request.inputs.get(CALIBRATION_RECORD)
+    return CalibrationRecord.from_bytes(given.path.read_bytes()) if given is not None else None
+
+
+def read_exclusions(request: StepRequest) -> tuple[Exclusion, ...] | None:
+    """Return what an earlier pass protect found; None, to find it anew, without one.
+
+    Nothing stays in floating point by itself where the parameter ``protect`` is off.
+    """
+    from boardwright.compiler.engine.protect import read_exclusions
+
+    if not request.parameters["protect"]:
+        return ()
+    given = request.inputs.get(PROTECTION)
+    return read_exclusions(json.loads(given.path.read_bytes())) if given is not None else None
 
 
 def open_dataset(request: StepRequest, role: str) -> DatasetReader:
@@ -140,80 +174,104 @@ def labelled(dataset: DatasetReader, chosen: int | Sequence[int]) -> Iterator[Sa
             )
 
 
+class Feeds:
+    """Samples of a dataset as a session takes them: read anew at each pass over them, one at a time.
+
+    ``count`` are taken, spread evenly, or all; each is repeated to the graph's batch.
+    """
+
+    def __init__(
+        self, dataset: DatasetReader, model: onnx.ModelProto, input_spec: InputSpec, count: int | None
+    ) -> None:
+        from boardwright.compiler.engine.feeds import batch_of
+
+        self._dataset = dataset
+        self._spec = input_spec
+        self._batch = batch_of(model, input_spec)
+        self._count = len(dataset) if count is None else min(len(dataset), count)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Feed]:
+        from boardwright.compiler.engine.feeds import feed_of
+
+        for sample in self._dataset.samples(self._count):
+            yield feed_of(sample.image, self._spec, self._batch)
+
+
+def one_feed(request: StepRequest, model: onnx.ModelProto, input_spec: InputSpec) -> Feed:
+    """Return one preprocessed input: the first calibration sample, or seeded noise without a dataset."""
+    import numpy as np
+
+    from boardwright.compiler.engine.feeds import batch_of, feed_of
+
+    if CALIBRATION in request.inputs:
+        return next(iter(Feeds(open_dataset(request, CALIBRATION), model, input_spec, 1)))
+    shape = (input_spec.height, input_spec.width, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return feed_of(noise, input_spec, batch_of(model, input_spec))
+
+
 def check_information(
-    model: onnx.ModelProto,
+    request: StepRequest,
+    progress: Progress,
+    made: onnx.ModelProto,
     baseline: onnx.ModelProto,
-    dataset: DatasetReader,
-    input_spec: InputSpec,
-    output_spec: OutputSpec,
-) -> Any:
-    """Compare answers of both models on a few calibration samples; their labels are not looked at."""
-    from boardwright.compiler.engine.evaluate import Sample, evaluate
+    role: str = CALIBRATION,
+) -> Verdict | None:
+    """Compare answers of both models on a few samples of a dataset; their labels are not looked at.
 
-    samples = (Sample(sample.name, sample.image) for sample in dataset.samples(_CHECKED_SAMPLES))
-    return evaluate(model, samples, input_spec, output_spec, baseline=baseline).information
-
-
-def optional_finding(request: StepRequest, model: onnx.ModelProto, baseline: onnx.ModelProto) -> Any:
-    """Compare answers of both models as ``check_information`` does, None without a calibration dataset.
+    Returns None where the step has no such dataset.
 
     Raises:
         InformationLost: the parameter ``fail_if_information_lost`` asks for it.
     """
-    if "calibration" not in request.inputs:
+    from boardwright.compiler.engine.evaluate import Sample, evaluate
+
+    if role not in request.inputs:
         return None
-    _, input_spec, output_spec = read_model(request)
-    finding = check_information(
-        model, baseline, open_dataset(request, "calibration"), input_spec, output_spec
-    )
-    if request.parameters["fail_if_information_lost"]:
-        finding.require()
-    return finding
+    progress(0, 0, "checking that the outputs carry information")
+    found = open_dataset(request, role).samples(_CHECKED_SAMPLES)
+    samples = (Sample(sample.name, sample.image) for sample in found)
+    verdict = evaluate(made, samples, *read_specs(request), baseline=baseline).information
+    if request.parameters.get("fail_if_information_lost"):
+        verdict.require()
+    return verdict
 
 
-def one_feed(request: StepRequest, model: onnx.ModelProto, input_spec: InputSpec) -> dict[str, Any]:
-    """Return one preprocessed input: the first calibration sample, or seeded noise without a dataset."""
-    import numpy as np
-
-    from boardwright.compiler.engine.graph.inspect import graph_inputs
-    from boardwright.model import preprocess
-
-    if "calibration" in request.inputs:
-        image = next(iter(open_dataset(request, "calibration").samples(1))).image
-    else:
-        shape = (input_spec.height, input_spec.width, 3)
-        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    batch = graph_inputs(model)[input_spec.name][0][0]
-    tensor = preprocess(image, input_spec)[0]
-    return {input_spec.name: np.repeat(tensor, batch if isinstance(batch, int) else 1, axis=0)}
+def told_information(finding: Verdict | None) -> dict[str, Any]:
+    """Return the entry of a pass's record that says whether the outputs carry information."""
+    return {"information": finding.describe() if finding is not None else None}
 
 
-def feeds_of(
-    dataset: DatasetReader, model: onnx.ModelProto, input_spec: InputSpec, count: int
-) -> list[dict[str, Any]]:
-    """Return up to ``count`` samples as a session takes them, repeated to the graph's batch."""
-    import numpy as np
-
-    from boardwright.compiler.engine.graph.inspect import graph_inputs
-    from boardwright.model import preprocess
-
-    batch = graph_inputs(model)[input_spec.name][0][0]
-    times = batch if isinstance(batch, int) else 1
-    return [
-        {input_spec.name: np.repeat(preprocess(sample.image, input_spec)[0], times, axis=0)}
-        for sample in dataset.samples(min(len(dataset), count))
-    ]
+def notes_of(*notes: str, finding: Verdict | None = None) -> tuple[str, ...]:
+    """Return a step's warnings: the notes that say something, and the information that is lost."""
+    lost = finding.lost if finding is not None else ""
+    return tuple(note for note in (*notes, lost) if note)
 
 
-def write_model(request: StepRequest, model: onnx.ModelProto) -> OutputFile:
-    return write_bytes(request, MODEL, model.SerializeToString(deterministic=True), ONNX_TYPE)
+def write_model(request: StepRequest, model: onnx.ModelProto, name: str = MODEL) -> OutputFile:
+    """Write a graph as an output; equal graphs have equal bytes."""
+    return write_bytes(request, name, model.SerializeToString(deterministic=True), ONNX_TYPE)
+
+
+def write_trained(
+    request: StepRequest, model: onnx.ModelProto, checkpoint: bytes = b""
+) -> dict[str, OutputFile]:
+    """Write a graph and the ``checkpoint`` that later passes go on to train, by default the graph itself."""
+    data = checkpoint or model.SerializeToString(deterministic=True)
+    written = write_bytes(request, CHECKPOINT, data, CHECKPOINT_TYPE)
+    return {MODEL: write_model(request, model), CHECKPOINT: written}
 
 
 def write_json(request: StepRequest, name: str, values: Mapping[str, Any]) -> OutputFile:
+    """Write JSON-able values as an output."""
     return write_bytes(request, name, canonical_json(dict(values)))
 
 
 def write_bytes(request: StepRequest, name: str, data: bytes, media_type: str = JSON_TYPE) -> OutputFile:
+    """Write an output."""
     path = request.output_path(name)
     path.write_bytes(data)
     return OutputFile(path, media_type)

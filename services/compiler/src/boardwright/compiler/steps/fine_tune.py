@@ -7,30 +7,27 @@ from pathlib import Path
 
 from boardwright.compiler.kinds import FINE_TUNE
 from boardwright.compiler.steps.files import (
-    BASELINE_MODEL,
-    MODEL,
+    baseline_of,
     check_information,
     clear_failures,
     labelled,
-    load_graph,
+    notes_of,
     open_dataset,
     read_model,
-    write_bytes,
+    told_information,
     write_json,
-    write_model,
+    write_trained,
 )
 from boardwright.compiler.steps.training import (
     memory_of,
     prepare_training,
     state_file,
     tell,
+    training_role,
     training_values,
 )
 from boardwright.compiler.steps.ultralytics import trainable_file
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
-
-CHECKPOINT = "checkpoint"
-_TYPE = "application/octet-stream"
 
 
 @implements(FINE_TUNE)
@@ -48,7 +45,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         model, input_spec, output_spec = read_model(request)
         if output_spec.task == "detection" and request.parameters["objective"] == "labels":
             return _fine_tune_file(request, progress)
-        baseline = load_graph(request, BASELINE_MODEL) if BASELINE_MODEL in request.inputs else model
+        baseline = baseline_of(request, model)
         training = prepare_training(request, model, input_spec, output_spec)
         done = fine_tune(
             model,
@@ -61,20 +58,13 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             state_file=state_file(request),
             on_step=tell(progress),
         )
-        progress(0, 0, "checking that the outputs carry information")
-        dataset = open_dataset(request, training.role)
-        finding = check_information(done.model, baseline, dataset, input_spec, output_spec)
-        if request.parameters["fail_if_information_lost"]:
-            finding.require()
-    described = {**done.describe(), **training.describe(), "information": finding.describe()}
-    graph = done.model.SerializeToString(deterministic=True)
+        finding = check_information(request, progress, done.model, baseline, training.role)
+    described = {**done.describe(), **training.describe(), **told_information(finding)}
     outputs = {
-        MODEL: write_model(request, done.model),
-        CHECKPOINT: write_bytes(request, CHECKPOINT, graph, _TYPE),
+        **write_trained(request, done.model),
         "fine-tuning.json": write_json(request, "fine-tuning.json", described),
     }
-    told = (*training.notes, *done.notes, done.record.interruption, finding.lost)
-    notes = tuple(note for note in told if note)
+    notes = notes_of(*training.notes, *done.notes, done.record.interruption, finding=finding)
     return StepResult(outputs, {**training.describe(), **training_values(described)}, notes)
 
 
@@ -86,7 +76,7 @@ def _fine_tune_file(request: StepRequest, progress: Progress) -> StepResult:
 
     parameters = request.parameters
     student = read_model(request)
-    role = "training" if "training" in request.inputs else "calibration"
+    role = training_role(request)
     dataset = open_dataset(request, role)
     with tempfile.TemporaryDirectory() as folder:
         path, why_not = trainable_file(request, Path(folder), student, dataset)
@@ -104,19 +94,15 @@ def _fine_tune_file(request: StepRequest, progress: Progress) -> StepResult:
             path, None, samples, student[1], student[2], options, student[0],
             on_epoch=lambda epoch: progress(epoch, options.epochs, "training"),
         )  # fmt: skip
-    baseline = load_graph(request, BASELINE_MODEL) if BASELINE_MODEL in request.inputs else student[0]
-    finding = check_information(done.model, baseline, dataset, student[1], student[2])
-    if parameters["fail_if_information_lost"]:
-        finding.require()
+    baseline = baseline_of(request, student[0])
+    finding = check_information(request, progress, done.model, baseline, role)
     described = {**done.record.describe(), "objective": "labels", "dataset": role}
     outputs = {
-        MODEL: write_model(request, done.model),
-        CHECKPOINT: write_bytes(request, CHECKPOINT, done.checkpoint, _TYPE),
+        **write_trained(request, done.model, done.checkpoint),
         "fine-tuning.json": write_json(
-            request, "fine-tuning.json", {**described, "information": finding.describe()}
+            request, "fine-tuning.json", {**described, **told_information(finding)}
         ),
     }
     kept = ("objective", "dataset", "trainer", "losses", "scores", "epoch")
     values = {name: described[name] for name in kept}
-    notes = tuple(note for note in (*done.record.notes, finding.lost) if note)
-    return StepResult(outputs, values, notes)
+    return StepResult(outputs, values, notes_of(*done.record.notes, finding=finding))

@@ -8,16 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.domain.plan import INPUT_SPEC, MODEL, OUTPUT_SPEC
 from boardwright.compiler.kinds import IMPORT
-from boardwright.compiler.steps.files import (
-    INPUT_SPEC,
-    MODEL,
-    OUTPUT_SPEC,
-    clear_failures,
-    link,
-    write_json,
-    write_model,
-)
+from boardwright.compiler.steps.files import clear_failures, link, write_json, write_model
 from boardwright.jobs.step_api import InputFile, Progress, StepRequest, StepResult, implements
 
 if TYPE_CHECKING:

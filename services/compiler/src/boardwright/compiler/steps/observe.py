@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.domain.passes import CALIBRATION, CALIBRATION_RECORD
 from boardwright.compiler.kinds import OBSERVE
 from boardwright.compiler.steps.files import (
-    CALIBRATION_RECORD,
+    JSON_TYPE,
+    Feeds,
     clear_failures,
     open_dataset,
     read_model,
@@ -26,37 +28,28 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
 
     Outputs: ``calibration-record.json``, and a file for each toolchain in ``exports``.
     """
-    import numpy as np
-
-    from boardwright.compiler.engine.graph.inspect import graph_inputs
     from boardwright.compiler.engine.graph.prepare import prepare_graph
     from boardwright.compiler.engine.observe import observe
     from boardwright.compiler.engine.observe.exporters import export
-    from boardwright.model import preprocess
 
     parameters = request.parameters
     with clear_failures():
         model, input_spec, _ = read_model(request)
-        dataset = open_dataset(request, "calibration")
-        total = min(len(dataset), parameters["samples"] or len(dataset))
-        batch = int(graph_inputs(model)[input_spec.name][0][0] or 1)
+        feeds = Feeds(open_dataset(request, CALIBRATION), model, input_spec, parameters["samples"])
         record = observe(
             prepare_graph(model),
-            (
-                {input_spec.name: np.repeat(preprocess(sample.image, input_spec)[0], batch, axis=0)}
-                for sample in dataset.samples(total)
-            ),
+            feeds,
             method=parameters["method"],
             sampling=parameters["sampling"],
             percentile=parameters["percentile"],
-            on_sample=lambda count: progress(count, total, "observing"),
+            on_sample=lambda count: progress(count, len(feeds), "observing"),
         )
         if not parameters["per_channel"]:
             record = record.without_channels()
         exports = dict(export(record, name) for name in parameters["exports"])
     outputs = {CALIBRATION_RECORD: write_bytes(request, CALIBRATION_RECORD, record.to_bytes())}
     for name, data in exports.items():
-        media_type = "application/json" if name.endswith(".json") else "text/plain"
+        media_type = JSON_TYPE if name.endswith(".json") else "text/plain"
         outputs[name] = write_bytes(request, name, data, media_type)
     return StepResult(outputs, _values(record), _warnings(record))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from boardwright.compiler.domain import passes
 from boardwright.compiler.kinds import PROFILE
 from boardwright.compiler.steps.files import (
     clear_failures,
@@ -24,7 +25,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
 
     parameters = request.parameters
     with clear_failures():
-        progress(0, 2, "profiling")
+        progress(0, 0, "profiling")
         model, input_spec, _ = read_model(request)
         found = profile_graph(
             model,
@@ -33,10 +34,9 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             runs=parameters["runs"],
             torch=parameters["torch"],
         )
-        progress(1, 2, "writing the trace")
-        described = {**found.describe(), "host": host_values()}
+        host = host_values()
         outputs = {
-            "profile.json": write_json(request, "profile.json", described),
+            passes.PROFILE: write_json(request, passes.PROFILE, {**found.describe(), "host": host}),
             "trace.json": write_bytes(request, "trace.json", found.runtime.trace),
         }
     total = sum(kernel.milliseconds for kernel in found.runtime.kernels) or 1.0
@@ -57,9 +57,8 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             }
             for kernel in found.costliest()
         ],
-        "host": host_values(),
+        "host": host,
     }
-    progress(2, 2, "profiled")
     return StepResult(
         outputs, values, (found.torch_note,) if found.torch_note and parameters["torch"] else ()
     )

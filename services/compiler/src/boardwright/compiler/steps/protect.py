@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.domain.passes import CALIBRATION, EVALUATION, PROFILE, PROTECTION
 from boardwright.compiler.kinds import PROTECT
 from boardwright.compiler.steps.files import (
+    Feeds,
     clear_failures,
     labelled,
     open_dataset,
     read_model,
+    read_record,
     write_json,
 )
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
 
 if TYPE_CHECKING:
-    from boardwright.compiler.engine.observe import CalibrationRecord, Feed
     from boardwright.compiler.engine.protect.latency import LayerTimes
     from boardwright.compiler.engine.protect.protection import Protection, ProtectionOptions
     from boardwright.samples import DatasetReader
 
-_RECORD, _PROFILE = "calibration-record.json", "profile.json"
 _TOLD_UNITS = 10
 
 
@@ -34,27 +34,18 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     where there is one. Takes ``calibration-record.json`` (then nothing is observed again) and
     ``profile.json`` (then latency is told in milliseconds). Output: ``protection.json``.
     """
-    import numpy as np
-
-    from boardwright.compiler.engine.graph.inspect import graph_inputs
     from boardwright.compiler.engine.protect.metric import TaskMetric
     from boardwright.compiler.engine.protect.protection import protect_model
     from boardwright.compiler.engine.scheme import scheme_for
-    from boardwright.model import preprocess
 
     parameters = request.parameters
     stages = []
     with clear_failures():
         model, input_spec, output_spec = read_model(request)
-        dataset = open_dataset(request, "calibration")
-        total = min(len(dataset), parameters["samples"] or len(dataset))
-        evaluation = open_dataset(request, "evaluation") if "evaluation" in request.inputs else None
+        dataset = open_dataset(request, CALIBRATION)
+        evaluation = open_dataset(request, EVALUATION) if EVALUATION in request.inputs else None
         choosing, verifying = _judges(dataset, evaluation, parameters["budget_samples"])
-        batch = int(graph_inputs(model)[input_spec.name][0][0] or 1)
-
-        def feeds() -> Iterator[Feed]:
-            for sample in dataset.samples(total):
-                yield {input_spec.name: np.repeat(preprocess(sample.image, input_spec)[0], batch, axis=0)}
+        feeds = Feeds(dataset, model, input_spec, parameters["samples"])
 
         def metric(judges: tuple[DatasetReader, list[int]]) -> TaskMetric:
             return TaskMetric(model, lambda: labelled(*judges), input_spec, output_spec)
@@ -65,15 +56,15 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
 
         found = protect_model(
             model,
-            feeds,
+            lambda: feeds,
             scheme_for(parameters["profile"]),
             _options(parameters, _times(request)),
-            record=_record(request),
+            record=read_record(request),
             metric=lambda: metric(choosing),
             verify=(lambda: metric(verifying)) if verifying[1] else None,
             on_stage=stage,
         )
-    outputs = {"protection.json": write_json(request, "protection.json", found.to_json())}
+    outputs = {PROTECTION: write_json(request, PROTECTION, found.to_json())}
     return StepResult(outputs, _values(found), _warnings(found))
 
 
@@ -116,20 +107,12 @@ def _options(parameters: Any, times: LayerTimes | None) -> ProtectionOptions:
     )
 
 
-def _record(request: StepRequest) -> CalibrationRecord | None:
-    from boardwright.compiler.engine.observe import CalibrationRecord
-
-    if _RECORD not in request.inputs:
-        return None
-    return CalibrationRecord.from_json(json.loads(request.input(_RECORD).path.read_bytes()))
-
-
 def _times(request: StepRequest) -> LayerTimes | None:
     from boardwright.compiler.engine.protect.latency import LayerTimes
 
-    if _PROFILE not in request.inputs:
+    if PROFILE not in request.inputs:
         return None
-    profile = json.loads(request.input(_PROFILE).path.read_bytes())
+    profile = json.loads(request.input(PROFILE).path.read_bytes())
     times = {str(layer["name"]): float(layer["ms"]) for layer in profile.get("layers", [])}
     return LayerTimes(times, source="where the pass profile ran, not on a board") if times else None
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.domain.passes import CALIBRATION
 from boardwright.compiler.kinds import PRUNE
 from boardwright.compiler.steps.files import (
-    MODEL,
+    Feeds,
     check_information,
     clear_failures,
-    feeds_of,
+    notes_of,
     open_dataset,
     read_model,
-    write_bytes,
+    told_information,
     write_json,
-    write_model,
+    write_trained,
 )
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     import onnx
 
     from boardwright.compiler.engine.pruning import PrunedModel, SparseModel
-
-CHECKPOINT = "checkpoint"
-_TYPE = "application/octet-stream"
 
 
 @implements(PRUNE)
@@ -36,26 +34,24 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     """
     parameters = request.parameters
     with clear_failures():
-        model, input_spec, output_spec = read_model(request)
-        dataset = open_dataset(request, "calibration")
+        model, input_spec, _ = read_model(request)
         if parameters["structure"] == "weights":
             done: PrunedModel | SparseModel = _sparsify(model, parameters)
         else:
-            feeds = feeds_of(dataset, model, input_spec, parameters["samples"])
-            done = _prune(model, feeds, parameters, request.seed, progress)
-        progress(0, 0, "checking that the outputs carry information")
-        finding = check_information(done.model, model, dataset, input_spec, output_spec)
-        if parameters["fail_if_information_lost"]:
-            finding.require()
-    described = {**done.describe(), "information": finding.describe()}
-    graph = done.model.SerializeToString(deterministic=True)
+            feeds = Feeds(open_dataset(request, CALIBRATION), model, input_spec, parameters["samples"])
+            done = _prune(model, list(feeds), parameters, request.seed, progress)
+        finding = check_information(request, progress, done.model, model)
+    described = done.describe()
     outputs = {
-        MODEL: write_model(request, done.model),
-        CHECKPOINT: write_bytes(request, CHECKPOINT, graph, _TYPE),
-        "pruning.json": write_json(request, "pruning.json", described),
+        **write_trained(request, done.model),
+        "pruning.json": write_json(request, "pruning.json", {**described, **told_information(finding)}),
     }
-    values = {"structure": parameters["structure"], **_values(described), "size_bytes": len(graph)}
-    return StepResult(outputs, values, tuple(note for note in (*done.notes, finding.lost) if note))
+    values = {
+        "structure": parameters["structure"],
+        **_values(described),
+        "size_bytes": done.model.ByteSize(),
+    }
+    return StepResult(outputs, values, notes_of(*done.notes, finding=finding))
 
 
 def _prune(

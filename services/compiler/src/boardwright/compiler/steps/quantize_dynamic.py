@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from boardwright.compiler.domain.plan import MODEL
 from boardwright.compiler.kinds import QUANTIZE_DYNAMIC
 from boardwright.compiler.steps.files import (
-    MODEL,
+    check_information,
     clear_failures,
     load_graph,
-    optional_finding,
+    notes_of,
+    told_information,
     write_json,
     write_model,
 )
@@ -25,7 +27,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
 
     parameters = request.parameters
     with clear_failures():
-        progress(0, 2, "quantizing")
+        progress(0, 0, "quantizing")
         model = load_graph(request, MODEL)
         done = quantize_dynamic(
             model,
@@ -33,13 +35,11 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             convolutions=parameters["convolutions"],
             exclude=parameters["exclude"],
         )
-        progress(1, 2, "checking that the outputs carry information")
-        finding = optional_finding(request, done.model, model)
-    information = finding.describe() if finding is not None else None
+        finding = check_information(request, progress, done.model, model)
     outputs = {
         MODEL: write_model(request, done.model),
         "quantization.json": write_json(
-            request, "quantization.json", {**done.describe(), "information": information}
+            request, "quantization.json", {**done.describe(), **told_information(finding)}
         ),
     }
     values = {
@@ -49,6 +49,4 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         "size_bytes": done.model.ByteSize(),
         "information_checked": finding is not None,
     }
-    progress(2, 2, "quantized")
-    warnings = done.notes + ((finding.lost,) if finding is not None and finding.lost else ())
-    return StepResult(outputs, values, warnings)
+    return StepResult(outputs, values, notes_of(*done.notes, finding=finding))

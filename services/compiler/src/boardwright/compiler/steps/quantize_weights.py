@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from boardwright.compiler.domain.passes import CALIBRATION
+from boardwright.compiler.domain.plan import MODEL
 from boardwright.compiler.kinds import QUANTIZE_WEIGHTS
 from boardwright.compiler.steps.files import (
-    MODEL,
+    Feeds,
+    check_information,
     clear_failures,
     load_graph,
+    notes_of,
     open_dataset,
-    optional_finding,
-    read_model,
+    read_specs,
+    told_information,
     write_json,
     write_model,
 )
@@ -23,20 +29,14 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     Outputs: ``model.onnx``, ``quantization.json``.
     """
     from boardwright.compiler.engine.weight_only import WeightOnlyOptions, quantize_weights
-    from boardwright.model import preprocess
 
     parameters = request.parameters
     with clear_failures():
         model = load_graph(request, MODEL)
-        feeds = []
-        if "calibration" in request.inputs:
-            _, input_spec, _ = read_model(request)
-            dataset = open_dataset(request, "calibration")
-            total = min(len(dataset), parameters["samples"])
-            feeds = [
-                {input_spec.name: preprocess(sample.image, input_spec)[0]}
-                for sample in dataset.samples(total)
-            ]
+        feeds: list[Any] = []
+        if CALIBRATION in request.inputs:
+            dataset, (input_spec, _) = open_dataset(request, CALIBRATION), read_specs(request)
+            feeds = list(Feeds(dataset, model, input_spec, parameters["samples"]))
         done = quantize_weights(
             model,
             WeightOnlyOptions(
@@ -50,10 +50,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             feeds,
             on_sample=lambda count: progress(count, len(feeds), "sampling activations"),
         )
-        progress(0, 0, "checking that the outputs carry information")
-        finding = optional_finding(request, done.model, model)
-    information = finding.describe() if finding is not None else None
-    described = {**done.describe(), "information": information}
+        finding = check_information(request, progress, done.model, model)
     values = {
         "scheme": f"{parameters['bits']}-bit weights",
         "algorithm": parameters["algorithm"],
@@ -67,7 +64,8 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     }
     outputs = {
         MODEL: write_model(request, done.model),
-        "quantization.json": write_json(request, "quantization.json", described),
+        "quantization.json": write_json(
+            request, "quantization.json", {**done.describe(), **told_information(finding)}
+        ),
     }
-    warnings = (finding.lost,) if finding is not None and finding.lost else ()
-    return StepResult(outputs, values, warnings)
+    return StepResult(outputs, values, notes_of(finding=finding))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
-from boardwright.compiler.domain.passes import CALIBRATION_RECORD, PROTECTION, RECOVERED_MODEL
+from boardwright.compiler.domain.passes import CALIBRATION, CALIBRATION_RECORD, RECOVERED_MODEL
+from boardwright.compiler.domain.plan import MODEL
 from boardwright.compiler.kinds import TRAIN_QUANTIZED
 from boardwright.compiler.steps.files import (
-    MODEL,
-    ONNX_TYPE,
+    Feeds,
     check_information,
     clear_failures,
-    load_graph,
+    notes_of,
     open_dataset,
+    optional_graph,
+    read_exclusions,
     read_model,
+    read_record,
+    told_information,
     write_bytes,
     write_json,
     write_model,
@@ -28,14 +28,6 @@ from boardwright.compiler.steps.training import (
     training_values,
 )
 from boardwright.jobs.step_api import Progress, StepRequest, StepResult, implements
-
-if TYPE_CHECKING:
-    import onnx
-
-    from boardwright.compiler.engine.observe import CalibrationRecord
-    from boardwright.compiler.engine.protect import Exclusion
-    from boardwright.model import InputSpec
-    from boardwright.samples import DatasetReader
 
 TRAINED_MODEL = "trained.onnx"
 
@@ -55,8 +47,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     parameters = request.parameters
     with clear_failures():
         model, input_spec, output_spec = read_model(request)
-        dataset = open_dataset(request, "calibration")
-        total = min(len(dataset), parameters["samples"] or len(dataset))
+        feeds = Feeds(open_dataset(request, CALIBRATION), model, input_spec, parameters["samples"])
         training = prepare_training(request, model, input_spec, output_spec)
         done = train_quantized(
             model,
@@ -64,26 +55,22 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             scheme_for(parameters["profile"]),
             training.make_objective,
             training.options,
-            feeds=_feeds(model, dataset, input_spec, total),
-            record=_record(request),
-            exclusions=_exclusions(request),
+            feeds=feeds,
+            record=read_record(request),
+            exclusions=read_exclusions(request),
             exclude=parameters["exclude"],
             protect_automatically=parameters["protect"],
             ranges=parameters["ranges"],
             scale_rate=parameters["scale_rate"],
-            recovered=load_graph(request, RECOVERED_MODEL) if RECOVERED_MODEL in request.inputs else None,
+            recovered=optional_graph(request, RECOVERED_MODEL),
             held_out=training.held_out,
             memory_bytes=memory_of(TRAIN_QUANTIZED),
             state_file=state_file(request),
-            on_sample=lambda count: progress(count, total, "calibrating"),
+            on_sample=lambda count: progress(count, len(feeds), "calibrating"),
             on_step=tell(progress),
         )
-        progress(0, 0, "checking that the outputs carry information")
-        small = done.quantized.model
-        finding = check_information(small, model, dataset, input_spec, output_spec)
-        if parameters["fail_if_information_lost"]:
-            finding.require()
-    described = {**done.describe(), **training.describe(), "information": finding.describe()}
+        finding = check_information(request, progress, done.quantized.model, model)
+    described = {**done.describe(), **training.describe(), **told_information(finding)}
     values = {
         "scheme": done.quantized.scheme.label,
         "profile": parameters["profile"] if isinstance(parameters["profile"], str) else "",
@@ -93,43 +80,13 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
         "kernels": done.quantized.kernels,
         "exclusions": [found.reason for found in done.quantized.exclusions],
         "excluded_nodes": sum(len(found.nodes) for found in done.quantized.exclusions),
-        "size_bytes": small.ByteSize(),
+        "size_bytes": done.quantized.model.ByteSize(),
     }
     outputs = {
-        MODEL: write_model(request, small),
-        TRAINED_MODEL: write_bytes(
-            request, TRAINED_MODEL, done.trained.SerializeToString(deterministic=True), ONNX_TYPE
-        ),
+        MODEL: write_model(request, done.quantized.model),
+        TRAINED_MODEL: write_model(request, done.trained, TRAINED_MODEL),
         CALIBRATION_RECORD: write_bytes(request, CALIBRATION_RECORD, done.quantized.record.to_bytes()),
         "quantization.json": write_json(request, "quantization.json", described),
     }
-    told = (*training.notes, *done.quantized.notes, done.record.interruption, finding.lost)
-    notes = tuple(note for note in told if note)
+    notes = notes_of(*training.notes, *done.quantized.notes, done.record.interruption, finding=finding)
     return StepResult(outputs, values, notes)
-
-
-def _feeds(
-    model: onnx.ModelProto, dataset: DatasetReader, spec: InputSpec, total: int
-) -> Iterator[dict[str, Any]]:
-    import numpy as np
-
-    from boardwright.compiler.engine.graph.inspect import graph_inputs
-    from boardwright.model import preprocess
-
-    batch = int(graph_inputs(model)[spec.name][0][0] or 1)
-    for sample in dataset.samples(total):
-        yield {spec.name: np.repeat(preprocess(sample.image, spec)[0], batch, axis=0)}
-
-
-def _record(request: StepRequest) -> CalibrationRecord | None:
-    from boardwright.compiler.engine.observe import CalibrationRecord
-
-    given = request.inputs.get(CALIBRATION_RECORD)
-    return CalibrationRecord.from_bytes(given.path.read_bytes()) if given is not None else None
-
-
-def _exclusions(request: StepRequest) -> tuple[Exclusion, ...] | None:
-    from boardwright.compiler.engine.protect.protection import read_exclusions
-
-    given = request.inputs.get(PROTECTION)
-    return read_exclusions(json.loads(given.path.read_bytes())) if given is not None else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.domain.passes import CALIBRATION, TRAINING
 from boardwright.compiler.steps.files import open_dataset
 from boardwright.jobs.step_api import Progress, StepKind, StepRequest
 
@@ -61,7 +62,7 @@ def prepare_training(
 
     parameters = {**request.parameters, "seed": request.seed + int(request.parameters["seed"])}
     parameters["samples"] = parameters["training_samples"]
-    role = "training" if "training" in request.inputs else "calibration"
+    role = training_role(request)
     source = DatasetSource(open_dataset(request, role))
     data = from_parameters(DataOptions, parameters)
     any_size = False
@@ -77,7 +78,7 @@ def prepare_training(
     counts = None
     if output_spec.task == "classification" and all(label is not None for label in source.labels()):
         counts = batches.class_counts(output_spec.num_classes)
-    if objective.objective == "auto" and role == "calibration":
+    if objective.objective == "auto" and role == CALIBRATION:
         counts = None  # a few hundred labels are learnt by heart: the float network teaches more
     by_labels = objective.objective == "labels" or (objective.objective == "auto" and counts is not None)
     return Training(
@@ -107,6 +108,11 @@ def _without_effect(options: ObjectiveOptions, by_labels: bool) -> tuple[str, ..
         return ()
     learnt = "class labels are learnt" if by_labels else "the float network's answers are learnt"
     return (f"{', '.join(idle)} had no effect: {learnt}. Set objective to change that.",)
+
+
+def training_role(request: StepRequest) -> str:
+    """Return the dataset that is learnt from: the one for training, else the one for calibration."""
+    return TRAINING if TRAINING in request.inputs else CALIBRATION
 
 
 def memory_of(kind: StepKind) -> int:

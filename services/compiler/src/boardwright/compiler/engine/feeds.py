@@ -1,0 +1,33 @@
+"""Images as a graph's session takes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.graph.inspect import graph_inputs
+from boardwright.model import preprocess
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    from boardwright.model import InputSpec
+
+    Feed = dict[str, np.ndarray[Any, Any]]
+
+
+def batch_of(model: onnx.ModelProto, spec: InputSpec) -> int:
+    """Return the batch that the graph's image input is fixed to, 1 where it is free."""
+    axis = graph_inputs(model)[spec.name][0][0]
+    return axis if isinstance(axis, int) and axis > 0 else 1
+
+
+def feed_of(image: Any, spec: InputSpec, batch: int = 1) -> Feed:
+    """Return one image (Pillow's, or (H, W, C) uint8) as a session's inputs, repeated to ``batch``.
+
+    Raises:
+        ModelError: IMAGE_DOES_NOT_FIT.
+    """
+    import numpy as np
+
+    return {spec.name: np.repeat(preprocess(image, spec)[0], batch, axis=0)}
