@@ -2,6 +2,11 @@
 
     python services/compiler/bench/compression.py [--nncf PYTHON] [--data FOLDER] [--calibration N]
         [--evaluation N] [--json FILE] [mobilenet|yolov5n]...
+    python services/compiler/bench/compression.py [--nncf PYTHON] --checkpoint FILE --dataset FOLDER
+        [--evaluation-dataset FOLDER] [--input-spec FILE]
+
+The second form takes a model of yours: FOLDER is a dataset in any layout that `boardwright dataset add`
+reads. Of one with the splits train and val, the first calibrates and the second judges.
 
 PYTHON is that of an environment with `nncf` and `openvino`; without it NNCF is left out, which a line says.
 Agreement with FP32 needs no labels and is over all images, those of calibration included. Intervals are 95 %,
@@ -16,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +37,8 @@ from boardwright.compiler.engine.observe import observe
 from boardwright.compiler.engine.quantize import quantize
 from boardwright.compiler.engine.recover import RecoverOptions, recover
 from boardwright.compiler.engine.scheme import scheme_for
-from boardwright.model import Classification, DetectionMeter, decode, preprocess
+from boardwright.model import Classification, DetectionMeter, InputSpec, decode, preprocess
+from boardwright.samples import BadSample, decode_image, read_layout
 
 _PEER = Path(__file__).parent / "peers" / "nncf_peer.py"
 _RESAMPLED = 2000
@@ -45,9 +52,10 @@ class Bench:
     def __init__(
         self, case: Case, data: Path, calibration: int, evaluation: int | None, folder: Path
     ) -> None:
-        self.folder, self.spec = folder, case.spec
+        self.folder = folder
         self.file = data / "models" / case.file
         self.imported: ImportedModel = import_checkpoint(self.file, Declared(input_spec=case.spec))
+        self.spec = self.imported.input_spec
         judged = list(self._tensors(case.samples(data, False, evaluation), "evaluation"))
         learnt = list(self._tensors(case.samples(data, True, None if not evaluation else calibration), "all"))
         self.samples = judged + learnt
@@ -115,6 +123,43 @@ class Bench:
                 "same": same,
             }
         return {"accuracy": meter.scores().map50_95, "agreement": parity.scores().map50_95}
+
+
+def own_case(checkpoint: Path, calibration: Path, evaluation: Path | None, input_spec: Path | None) -> Case:
+    """Return the case of a checkpoint and folders of labelled images.
+
+    Raises:
+        SampleError: what is wrong with a folder; SystemExit names a sample that cannot be used.
+    """
+    spec = InputSpec.from_json(input_spec.read_text()) if input_spec else None
+
+    def samples(_: Path, calibrates: bool, count: int | None) -> Iterator[Sample]:
+        folder = calibration if calibrates or evaluation is None else evaluation
+        source = read_layout(folder)
+        if {"train", "val"} <= set(source.splits):
+            source = read_layout(folder, split="train" if calibrates else "val")
+        elif evaluation is None:
+            raise SystemExit(f"{folder} has no splits train and val: name --evaluation-dataset as well")
+        for found in islice(source, count):
+            if isinstance(found, BadSample):
+                raise SystemExit(str(found))
+            image = decode_image(found.read())
+            if isinstance(found.label, int):
+                yield Sample(found.name, image, class_index=found.label)
+                continue
+            boxes = found.label or ()
+            around = np.array(
+                [(b.center_x, b.center_y, b.width, b.height) for b in boxes], np.float64
+            ).reshape(-1, 4)
+            centre, half = around[:, :2] * image.size, around[:, 2:] * image.size / 2
+            yield Sample(
+                found.name,
+                image,
+                boxes=np.concatenate([centre - half, centre + half], axis=1),
+                classes=np.array([b.class_id for b in boxes], int),
+            )
+
+    return Case(str(checkpoint.resolve()), spec, samples)
 
 
 def ours(bench: Bench) -> onnx.ModelProto:
@@ -216,16 +261,26 @@ def main() -> int:
     parser.add_argument("--calibration", type=int, default=100)
     parser.add_argument("--evaluation", type=int)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--checkpoint", type=Path, help="a model of yours instead of the cases")
+    parser.add_argument("--dataset", type=Path, help="its images")
+    parser.add_argument("--evaluation-dataset", type=Path, help="its labelled images")
+    parser.add_argument("--input-spec", type=Path, help="how an image becomes its input, a JSON file")
     options = parser.parse_args()
-    if not options.data.exists():
+    cases = {name: CASES[name] for name in options.cases or CASES}
+    if options.checkpoint:
+        if not options.dataset:
+            parser.error("--checkpoint needs --dataset as well: images to calibrate with")
+        own = own_case(options.checkpoint, options.dataset, options.evaluation_dataset, options.input_spec)
+        cases = {options.checkpoint.name: own}
+    elif not options.data.exists():
         sys.stderr.write(f"there is no {options.data}: name the folder of models and images with --data\n")
         return 2
     if not options.nncf:
         sys.stdout.write("NNCF is left out: name the Python of its environment (NNCF=…/bin/python).\n")
     everything = {}
-    for name in options.cases or CASES:
+    for name, case in cases.items():
         with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(CASES[name], options.data, options.calibration, options.evaluation, Path(folder))
+            bench = Bench(case, options.data, options.calibration, options.evaluation, Path(folder))
             results = measure(bench, options.nncf)
             sys.stdout.write(table(name, results) + "\n")
             everything[name] = {

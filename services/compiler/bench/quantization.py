@@ -40,10 +40,10 @@ LATENCY_RUNS = 50
 
 @dataclass(frozen=True)
 class Case:
-    """A model, how it is fed, and its images by split."""
+    """A model, how it is fed (None: as its import finds out), and its images by split."""
 
     file: str
-    spec: InputSpec
+    spec: InputSpec | None
     samples: Callable[[Path, bool, int | None], Iterator[Sample]]
 
 
