@@ -60,7 +60,7 @@ def _checkpoint_training_environment() -> Mapping[str, str]:
 
 IMPORT = StepKind(
     "compile/import",
-    version="3",
+    version="4",
     determinism=Determinism.PURE,
     defaults={
         "format": None,
@@ -150,7 +150,7 @@ PROTECT = StepKind(
 )  # fmt: skip
 QUANTIZE_DYNAMIC = StepKind(
     "compile/quantize-dynamic",
-    version="2",
+    version="3",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -163,7 +163,7 @@ QUANTIZE_DYNAMIC = StepKind(
 )
 CONVERT_FLOAT16 = StepKind(
     "compile/convert-float16",
-    version="1",
+    version="2",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",

@@ -13,6 +13,7 @@ from boardwright.compiler.engine.specs import (
     settle_input_spec,
     settle_output_spec,
 )
+from boardwright.model import InputSpec
 
 
 def ending_in(operator: str, shape: list[int]) -> onnx.ModelProto:
@@ -80,3 +81,61 @@ def test_metadata_counts_only_where_ultralytics_wrote_it_and_it_is_whole():
     assert read_yolo_metadata({**written, "author": "someone"}) is None
     assert read_yolo_metadata({**written, "names": "__import__('os').system('true')"}) is None
     assert read_yolo_metadata({**written, "names": "[" * 100_000}) is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"image": [1, 3, 8, 8], "age": [1, 1]}, "has 2 inputs ('image' [1, 3, 8, 8] of float32, 'age'"),
+        ({"wave": [1, 1, 1024]}, "'wave' [1, 1, 1024] of float32 is no image"),
+    ],
+)
+@pytest.mark.parametrize("declared", [None, InputSpec(height=8, width=8)])
+def test_what_is_not_one_image_is_refused_whatever_was_declared(inputs, words, declared):
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, inputs[name]) for name in inputs]
+    model = ending_in("Identity", [1, 10])
+    del model.graph.input[:]
+    model.graph.input.extend(values)
+    with pytest.raises(SpecMismatch) as caught:
+        settle_input_spec(declared, model, None)
+    assert caught.value.reason == "INPUT_NOT_AN_IMAGE"
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize("task", ["segment", "pose", "obb"])
+def test_ultralytics_heads_of_other_tasks_are_not_read_as_detections(task):
+    """Mask coefficients and keypoints lie where a detection head has its class scores."""
+    with pytest.raises(SpecMismatch) as caught:
+        settle_output_spec(None, ending_in("Identity", [1, 116, 8400]), YoloMetadata(task, ("a",), False))
+    assert caught.value.reason == "TASK_UNSUPPORTED"
+
+
+def with_outputs(model: onnx.ModelProto, **outputs: tuple[int, list[int]]) -> onnx.ModelProto:
+    for name, (element, shape) in outputs.items():
+        model.graph.output.append(helper.make_tensor_value_info(name, element, shape))
+    return model
+
+
+def test_prototypes_of_masks_make_a_detection_head_doubtful():
+    model = with_outputs(ending_in("Identity", [1, 116, 8400]), masks=(TensorProto.FLOAT, [1, 32, 160, 160]))
+    with pytest.raises(SpecMismatch) as caught:
+        settle_output_spec(None, model, None)
+    assert caught.value.reason == "OUTPUT_SPEC_NEEDED"
+
+
+def test_the_best_scores_of_more_classes_are_no_classification():
+    model = ending_in("TopK", [1, 3])
+    with pytest.raises(SpecMismatch) as caught:
+        settle_output_spec(None, model, None, "classification")
+    assert caught.value.reason == "OUTPUT_SPEC_NEEDED"
+
+
+def test_scores_beside_a_label_are_found_and_shaping_hides_no_softmax():
+    model = ending_in("Softmax", [1, 10])
+    model.graph.node[0].output[0] = "before"
+    model.graph.node.append(helper.make_node("Identity", ["before"], ["y"]))
+    found = settle_output_spec(None, model, None)
+    assert (found.name, found.head) == ("y", "probabilities")
+    label = helper.make_tensor_value_info("label", TensorProto.INT64, [1])
+    model.graph.output.insert(0, label)
+    assert settle_output_spec(None, model, None) == found

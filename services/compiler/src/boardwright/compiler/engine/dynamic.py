@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.inspect import drop_metadata
 from boardwright.compiler.engine.graph.prepare import prepare_graph
-from boardwright.compiler.engine.graph.session import kernel_counts
+from boardwright.compiler.engine.graph.session import CONVERSIONS, INTEGER_KERNELS, kernel_counts
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
@@ -54,7 +54,8 @@ def quantize_dynamic(
     operators are defined. ``convolutions`` quantizes Conv layers too. ``exclude`` names nodes to leave alone.
 
     Raises:
-        QuantizationFailed: SCHEME_UNFIT, NOTHING_TO_QUANTIZE, QUANTIZER_FAILED, QUANTIZED_MODEL_REFUSED.
+        QuantizationFailed: SCHEME_UNFIT, ALREADY_QUANTIZED, NOTHING_TO_QUANTIZE, QUANTIZER_FAILED,
+            QUANTIZED_MODEL_REFUSED.
     """
     import onnx
     from onnxruntime.quantization import QuantType
@@ -67,6 +68,10 @@ def quantize_dynamic(
             "powers of two. Use the pass quantize.",
         )
     prepared = prepare_graph(model)
+    if any(node.op_type in CONVERSIONS | INTEGER_KERNELS for node in prepared.graph.node):
+        raise QuantizationFailed(
+            "ALREADY_QUANTIZED", "The graph holds integers already: start from the float32 checkpoint."
+        )
     operators = (*_MATRICES, "Conv") if convolutions else _MATRICES
     left_out = set(exclude)
     topology = Topology(prepared.graph)

@@ -12,6 +12,7 @@ from boardwright.compiler.engine.errors import EngineError, NetworkFailed, SpecM
 from boardwright.compiler.engine.export import DEFAULT_OPSET, export_network, export_ultralytics
 from boardwright.compiler.engine.graph.canonical import dequantize_weights, drop_initializer_inputs
 from boardwright.compiler.engine.graph.inspect import drop_metadata, fix_input_shape, graph_inputs
+from boardwright.compiler.engine.graph.leftovers import unwrap_maps
 from boardwright.compiler.engine.graph.prepare import name_nodes, opset_of, tell_output_shapes
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.widen import to_float32
@@ -102,6 +103,8 @@ def import_checkpoint(
     notes += fix_input_shape(model, input_spec.name, _fixed_shape(model, input_spec))
     tell_output_shapes(model)
     output_spec = settle_output_spec(declared.output_spec, model, loaded.metadata, declared.task)
+    if declared.output_spec is None and output_spec.name in loaded.labels:
+        output_spec = replace(output_spec, labels=loaded.labels[output_spec.name])
     drop_metadata(model)
     name_nodes(model.graph)
     _try_out(model, input_spec, output_spec)
@@ -124,6 +127,7 @@ class _Loaded:
     model: onnx.ModelProto
     input_spec: InputSpec | None
     metadata: YoloMetadata | None = None
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -152,7 +156,11 @@ def _from_onnx(path: Path, declared: Declared, opset: int, limits: Limits) -> _L
     restored = dequantize_weights(found.model)
     if restored:
         notes += (f"{restored} weights stored as integers became float32 again: passes round them anew.",)
-    return _Loaded(found.model, spec, metadata, notes)
+    labels = unwrap_maps(found.model)
+    if labels:
+        told = ", ".join(repr(name) for name in labels)
+        notes += (f"The output {told} was a dictionary of scores (ZipMap); it is the scores themselves now.",)
+    return _Loaded(found.model, spec, metadata, labels, notes)
 
 
 def _from_weights(path: Path, declared: Declared, opset: int, limits: Limits) -> _Loaded:
@@ -193,7 +201,8 @@ def _from_ultralytics(path: Path, declared: Declared, opset: int, limits: Limits
         raise SpecMismatch(
             "TASK_UNSUPPORTED",
             f"{path.name} is a model for the task {checkpoint.task!r}; detection and classification are "
-            "supported. Export it to ONNX and push it with an output spec.",
+            "supported. If it finds boxes as well, export it to ONNX and push it with an output spec of head "
+            "'plugin' that reads them.",
         )
     spec = declared.input_spec or yolo_input_spec(
         checkpoint.task, checkpoint.image_size, queries=checkpoint.head == RTDETR_HEAD
@@ -243,13 +252,6 @@ def _try_out(model: onnx.ModelProto, input_spec: InputSpec, output_spec: OutputS
     import numpy as np
 
     session = open_session(model)
-    extra = [value.name for value in session.get_inputs() if value.name != input_spec.name]
-    if extra:
-        raise SpecMismatch(
-            "INPUT_SPEC_DOES_NOT_FIT",
-            f"The graph has further inputs ({', '.join(extra)}); models with one image input are supported. "
-            "Fix the others to constants and export again.",
-        )
     grey = np.full((input_spec.height, input_spec.width, 3), 128, np.uint8)
     tensor, placement = preprocess(grey, input_spec)
     batch = session.get_inputs()[0].shape[0]

@@ -26,6 +26,13 @@ _YOLO_TASKS = {"detect": "detection", "classify": "classification"}
 _END_TO_END_COLUMNS = 6
 _MOST_END_TO_END_ROWS = 1000
 RTDETR_HEAD = "RTDETRDecoder"
+_TASKS = ("", "classification", "detection")
+_LIBRARY = "The library quantizes any graph, from feeds of your own: boardwright.compiler.engine.quantize."
+_SHAPING = frozenset(
+    {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "DequantizeLinear",
+     "QuantizeLinear"}
+)  # fmt: skip
+"""Operators after which a tensor means what it meant before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +67,11 @@ def settle_input_spec(
     in ``model``, for the spec is what the device was told.
 
     Raises:
-        SpecMismatch: INPUT_SPEC_NEEDED, with one to start from; INPUT_SPEC_DOES_NOT_FIT, with what differs.
+        SpecMismatch: INPUT_NOT_AN_IMAGE; INPUT_SPEC_NEEDED, with one to start from; INPUT_SPEC_DOES_NOT_FIT,
+            with what differs.
     """
     inputs = graph_inputs(model)
+    _check_one_image(inputs)
     if declared is None and metadata is not None and metadata.task in _YOLO_TASKS:
         queries = _is_set_of_queries(metadata, next(iter(graph_outputs(model).values()))[0])
         declared = yolo_input_spec(metadata.task, _image_size(inputs), queries=queries)
@@ -104,20 +113,28 @@ def settle_output_spec(
     doubt of.
 
     Raises:
-        SpecMismatch: OUTPUT_SPEC_NEEDED, with the output's shape and the heads there are.
+        SpecMismatch: TASK_UNSUPPORTED; OUTPUT_SPEC_NEEDED, with the output's shape and the heads there are.
     """
     if declared is not None:
         return declared
     outputs = graph_outputs(model)
-    name, (shape, _) = next(iter(outputs.items()))
     labels = metadata.labels if metadata else ()
-    wanted = _YOLO_TASKS.get(metadata.task, "") if metadata else task
+    wanted = _YOLO_TASKS.get(metadata.task, metadata.task) if metadata else task
+    if wanted not in _TASKS:
+        raise SpecMismatch(
+            "TASK_UNSUPPORTED",
+            f"The model's task is {wanted!r}; classification and detection can be judged. If it finds boxes "
+            f"as well, push it with an output spec of head 'plugin' that reads them. {_LIBRARY}",
+        )
+    name, (shape, _) = _only_scores(outputs) or next(iter(outputs.items()))
     found: OutputSpec | None = None
     if looks_postprocessed(outputs) and wanted != "classification":
         pass  # how many classes there are is in none of the shapes
+    elif _maker(model, name) == "TopK":
+        pass  # the best scores of how many classes
     elif len(shape) == 2 and wanted in ("classification", "") and isinstance(shape[1], int):
         found = _classification(model, name, shape[1], labels)
-    elif len(shape) == 3 and wanted in ("detection", "") and not _has_further_boxes(outputs):
+    elif len(shape) == 3 and wanted in ("detection", "") and not _has_further_parts(outputs):
         end_to_end = metadata is None or metadata.end_to_end
         rows, columns = shape[1], shape[2]
         if metadata is not None and _is_set_of_queries(metadata, shape):
@@ -161,14 +178,31 @@ def _is_set_of_queries(metadata: YoloMetadata, shape: Sequence[Axis]) -> bool:
     return columns < rows <= _MOST_END_TO_END_ROWS and columns == 4 + len(metadata.labels)
 
 
-def _has_further_boxes(outputs: Mapping[str, tuple[list[Axis], str]]) -> bool:
-    """Whether boxes and scores are apart: then the first output is not the whole head."""
-    return len(outputs) > 1 and any(shape[-1:] == [4] for shape, _ in outputs.values())
+def _has_further_parts(outputs: Mapping[str, tuple[list[Axis], str]]) -> bool:
+    """Whether boxes and scores are apart, or masks are made of one more output: the first is not all."""
+    shapes = [shape for shape, _ in list(outputs.values())[1:]]
+    boxes = bool(shapes) and any(shape[-1:] == [4] for shape, _ in outputs.values())
+    return boxes or sum(len(shape) == 4 for shape in shapes) == 1
+
+
+def _only_scores(
+    outputs: Mapping[str, tuple[list[Axis], str]],
+) -> tuple[str, tuple[list[Axis], str]] | None:
+    """The one output of floats (N, C) whose others are labels (N,), as classical converters write them."""
+    floats = [entry for entry in outputs.items() if entry[1][1].startswith("float")]
+    return floats[0] if len(floats) == 1 and len(floats[0][1][0]) == 2 else None
+
+
+def _maker(model: onnx.ModelProto, name: str) -> str:
+    """The operator that computes a tensor, whatever only shapes it afterwards; empty for an input."""
+    made = {output: node for node in model.graph.node for output in node.output}
+    while name in made and made[name].op_type in _SHAPING:
+        name = made[name].input[0]
+    return made[name].op_type if name in made else ""
 
 
 def _classification(model: onnx.ModelProto, name: str, classes: int, labels: tuple[str, ...]) -> OutputSpec:
-    last = next((node.op_type for node in model.graph.node if name in node.output), "")
-    head = "probabilities" if last in ("Softmax", "Sigmoid") else "logits"
+    head = "probabilities" if _maker(model, name) in ("Softmax", "Sigmoid") else "logits"
     return OutputSpec(
         task="classification",
         head=head,  # type: ignore[arg-type]
@@ -212,6 +246,27 @@ def _image_size(inputs: Mapping[str, tuple[list[Axis], str]]) -> tuple[int, int]
     shape = next(iter(inputs.values()))[0]
     sides = [axis if isinstance(axis, int) and axis > 0 else 640 for axis in shape[2:4]]
     return (sides[0], sides[1]) if len(sides) == 2 else (640, 640)
+
+
+def _check_one_image(inputs: Mapping[str, tuple[list[Axis], str]]) -> None:
+    """Refuse a graph that reads anything but one image, whatever spec was declared.
+
+    Raises:
+        SpecMismatch: INPUT_NOT_AN_IMAGE.
+    """
+    told = ", ".join(f"{name!r} {_told(shape)} of {dtype}" for name, (shape, dtype) in inputs.items())
+    if len(inputs) != 1:
+        raise SpecMismatch(
+            "INPUT_NOT_AN_IMAGE",
+            f"The graph has {len(inputs)} inputs ({told}); models with one image input are supported. Fix "
+            f"the others to constants and export again. {_LIBRARY}",
+        )
+    if not any(len(shape) in (0, 4) for shape, _ in inputs.values()):  # 0: nothing is declared
+        raise SpecMismatch(
+            "INPUT_NOT_AN_IMAGE",
+            f"The graph's input {told} is no image, which has 4 axes (NCHW or NHWC); models with one image "
+            f"input are supported. {_LIBRARY}",
+        )
 
 
 def _input_spec_needed(inputs: Mapping[str, tuple[list[Axis], str]]) -> str:

@@ -12,6 +12,7 @@ from boardwright.compiler.engine.graph.canonical import (
     fold_gemm_factors,
     name_captured,
 )
+from boardwright.compiler.engine.graph.leftovers import drop_leftovers
 from boardwright.compiler.engine.graph.session import open_session
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def prepare_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         path = Path(folder) / "prepared.onnx"
         open_session(raised, level="basic", optimized_path=path)
         prepared = onnx.load(path)
+    drop_leftovers(prepared.graph)
     fold_gemm_factors(prepared.graph)
     name_captured(prepared.graph)
     name_nodes(prepared.graph)
@@ -113,7 +115,8 @@ def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in session.get_outputs():
         element = _ELEMENT_TYPES.get(value.type)
         if value.name in unknown and element is not None:
-            graph.value_info.append(onnx.helper.make_tensor_value_info(value.name, element, value.shape))
+            shape = value.shape or None  # the runtime says [] of a scalar and of a rank it does not know
+            graph.value_info.append(onnx.helper.make_tensor_value_info(value.name, element, shape))
     return inferred
 
 

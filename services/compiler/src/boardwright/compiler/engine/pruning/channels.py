@@ -167,6 +167,8 @@ def prune(
     run = _Run(options, feeds, progress, Bounds(options.round_to, options.max_ratio, own, originals))
     _check_layers(found, options)
     before = CostModel(found).cost(())
+    if not before.macs:
+        raise _nothing()
     channels = sum(cell.channels for cell in find_cells(found))
     for number in range(options.rounds):
         share = (number + 1) / options.rounds
@@ -273,11 +275,7 @@ class _Run:
         if not self._options.heads:
             cells = tuple(cell for cell in cells if not is_heads(found, cell))
         if not cells:
-            raise EngineError(
-                "NOTHING_TO_PRUNE",
-                "The graph has no layer whose channels can go: each one is an output or meets an operator "
-                "that needs all of them.",
-            )
+            raise _nothing()
         return cells
 
     def _scores(self, found: Dependencies, cells: Sequence[Cell], moments: Mapping[str, Moments]) -> Scores:
@@ -362,6 +360,14 @@ def is_heads(found: Dependencies, cell: Cell) -> bool:
         if any((labels == cell.units[0]).any() for labels in leading):
             return True
     return False
+
+
+def _nothing() -> EngineError:
+    return EngineError(
+        "NOTHING_TO_PRUNE",
+        "The graph has no float layer whose channels can go: each one is an output or meets an operator that "
+        "needs all of them.",
+    )
 
 
 def _left(found: Dependencies, measure: str, before: Cost, channels: int) -> float:
