@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -117,7 +118,20 @@ async def test_signatures_nonces_and_clocks(operator, enrol, make_device) -> Non
 
 @pytest.mark.parametrize(
     "document",
-    [{}, {"kind": "party"}, {"kind": "seen", "installed": 3}, {"kind": "seen", "refusal": {"reason": 1}}],
+    [
+        {},
+        {"kind": "party"},
+        {"kind": "seen", "installed": 3},
+        {"kind": "seen", "refusal": {"reason": 1}},
+        {"kind": "seen", "host": {"cpu_features": 7}},
+        {"kind": "seen", "host": {"board": ["x86-64"]}},
+        {"kind": "seen", "host": {"driver": "d" * 201}},
+        {"kind": "seen", "host": {"driver": "\0"}},
+        {"kind": "seen", "host": {"driver": "\ud800"}},
+        {"kind": "seen", "details": {"figure": float("nan")}},
+        {"kind": "seen", "details": ["x"]},
+    ],
+    ids=repr,
 )
 async def test_malformed_reports(operator, enrol, document) -> None:
     await operator.fleet()
@@ -125,6 +139,42 @@ async def test_malformed_reports(operator, enrol, document) -> None:
     with pytest.raises(InvalidArgument) as error:
         await device.report(document)
     assert error.value.reason == "REPORT_INVALID"
+
+
+async def test_a_reports_words_are_kept_as_far_as_a_database_holds_them(operator, enrol) -> None:
+    await operator.fleet()
+    device = await enrol("cam-1")
+    words = {"reason": "DISK", "message": "half a pair \ud800, a NUL \0"}
+    document = {"kind": "failed", "refusal": words, "host": {"board": "x86-64", "hobby": "none"}}
+    await device.report({**document, "details": {"text": "\0" * 10_000}})
+    ((report,), _) = await operator.fleets.list_reports(device.key, Page())
+    assert report.message == "half a pair ?, a NUL \N{REPLACEMENT CHARACTER}"
+    assert json.loads(report.details) == {"left_out_characters": 60_012}
+    assert (await operator.fleets.device(device.key)).host == {"board": "x86-64"}
+
+
+async def test_a_device_that_is_revoked_while_it_reports_stays_revoked(operator, enrol) -> None:
+    await operator.fleet()
+    device = await enrol("cam-1")
+    body = b'{"kind": "seen"}'
+    request, write = device.sign(body), operator.devices._store.write
+
+    async def revoked_first(change, /, *, key=""):
+        await operator.fleets.revoke_device(device.key, "stolen")
+        return await write(change, key=key)
+
+    operator.devices._store = Between(operator.devices._store, revoked_first)
+    with pytest.raises(PermissionDenied) as refused:
+        await operator.devices.report(request, body)
+    assert refused.value.reason == "DEVICE_REVOKED"
+    assert (await operator.fleets.device(device.key)).state is DeviceState.REVOKED
+
+
+class Between:
+    """A store whose write is another's."""
+
+    def __init__(self, store, write) -> None:
+        self.read, self.write = store.read, write
 
 
 async def test_reports_tell_what_runs_and_why_one_refused(operator, enrol) -> None:

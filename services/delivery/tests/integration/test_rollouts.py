@@ -137,6 +137,26 @@ async def test_of_two_toolchains_the_faster_is_offered_first_and_stays_it(operat
     assert operator.index().offer_for("cam-1").bundles[0].pin["runtime"] == "openvino"
 
 
+async def test_devices_count_by_what_they_hold_and_what_they_refused_last(operator, enrol) -> None:
+    await operator.fleet()
+    release = operator.registry.add_release(1)
+    names = ("has", "has-again", "refused", "refused-another", "gone")
+    devices = {name: await enrol(name) for name in names}
+    rollout = await operator.rollout(release)
+    for name in ("has", "has-again", "gone"):
+        await devices[name].say("installed", release, rollout.name)
+    refusal = {"reason": "GOLDEN_MISMATCH", "message": "m"}
+    held = {"release": release, "bundle_digest": "", "rollout": rollout.name, "slot": "a"}
+    await devices["has-again"].report(
+        {"kind": "failed", "installed": held, "refusal": {**refusal, "rollout": rollout.name}}
+    )
+    await devices["refused"].report({"kind": "refused", "refusal": {**refusal, "rollout": rollout.name}})
+    await devices["refused-another"].report({"kind": "refused", "refusal": {**refusal, "rollout": "zero"}})
+    await operator.fleets.revoke_device(devices["gone"].key, "")
+    counts = (await operator.rollouts.rollout("default", rollout.rollout)).counts
+    assert (counts.pending, counts.succeeded, counts.failed) == (1, 2, 1)
+
+
 async def test_pause_resume_cancel(operator, enrol) -> None:
     await operator.fleet()
     device = await enrol("cam-1")

@@ -6,48 +6,19 @@ from dataclasses import replace
 
 from boardwright.delivery.domain.fitting import nearest_misfit
 from boardwright.delivery.domain.resources import (
-    Device,
-    DeviceKey,
-    DeviceState,
     FleetKey,
-    Installed,
-    Refusal,
     Rollout,
     RolloutCounts,
     RolloutState,
 )
-from boardwright.delivery.domain.rollouts import changed, count, index_of, offered, settle
+from boardwright.delivery.domain.rollouts import changed, index_of, settle
 from boardwright.model import HardwarePin
 
 FLEET = FleetKey("default", "line-1")
 ROLLOUT = Rollout("default", "one", 1, FLEET, "releases/1", RolloutState.ACTIVE, "", "me", 1, 1, revision=1)
 
 
-def device(
-    name: str, *, release: str = "", refused: str = "", state: DeviceState = DeviceState.ENROLLED
-) -> Device:
-    installed = Installed(release, "sha256:1", "", "a") if release else None
-    refusal = Refusal("GOLDEN_MISMATCH", "m", "", refused) if refused else None
-    return Device(DeviceKey(FLEET, name), state, "", "", {}, "1", 1, 1, installed, refusal)
-
-
-def test_counts() -> None:
-    devices = [
-        device("has", release="releases/1"),
-        device("has-again", release="releases/1", refused=ROLLOUT.name),
-        device("refused", refused=ROLLOUT.name),
-        device("refused-another", refused="projects/default/rollouts/zero"),
-        device("gone", release="releases/1", state=DeviceState.REVOKED),
-    ]
-    assert count(ROLLOUT, devices) == RolloutCounts(pending=1, succeeded=2, failed=1)
-
-
-def test_the_newest_that_was_not_cancelled_is_offered() -> None:
-    old = replace(ROLLOUT, state=RolloutState.COMPLETED)
-    new = replace(ROLLOUT, rollout="two", sequence=2)
-    assert offered([old, new]) == new
-    assert offered([old, replace(new, state=RolloutState.CANCELLED)]) == old
-    assert offered([]) is None
+def test_a_fleet_without_a_rollout_is_offered_nothing() -> None:
     assert index_of(FLEET, None, []).offer_for("any") is None
 
 

@@ -81,14 +81,30 @@ async def test_bad_requests_are_named(gateway: Any) -> None:
     cases = [
         await gateway.http.get(path, params={"page_sice": "3"}),
         await gateway.http.get(path, params={"page_size": "three"}),
+        await gateway.http.get(path, params={"page_size": str(2**40)}),
         await gateway.http.post(path, content=b"{not json"),
         await gateway.http.post(path, json=["no", "object"]),
         await gateway.http.post(path, json={"modle_id": "m"}),
     ]
-    assert [answer.status_code for answer in cases] == [400] * 5
+    assert [answer.status_code for answer in cases] == [400] * 6
     assert all(answer.json()["reason"] == "FIELD_INVALID" for answer in cases)
     assert "page_size" in cases[0].json()["detail"]
-    assert "modle_id" in cases[4].json()["detail"]
+    assert "modle_id" in cases[5].json()["detail"]
+
+
+async def test_headers_that_grpc_cannot_carry_are_left_out(gateway: Any) -> None:
+    seen = []
+
+    async def list_models(request: bytes, context: Any) -> bytes:
+        seen.extend(
+            key for key, _ in context.invocation_metadata() if key in ("authorization", "traceparent")
+        )
+        return pb.ListModelsResponse().SerializeToString()
+
+    gateway.service.unary["ListModels"] = list_models
+    headers = {"authorization": b"Bearer \xff", "traceparent": b"a\tb"}
+    answer = await gateway.http.get("/v1/projects/p/models", headers=headers)
+    assert (answer.status_code, seen) == (200, [])
 
 
 async def test_a_body_has_a_limit(gateway: Any) -> None:

@@ -23,6 +23,7 @@ from boardwright.database.errors import (
     DatabaseUnavailable,
     ForeignKeyViolation,
     UniqueViolation,
+    ValueRefused,
 )
 from boardwright.database.transaction import Dialect, Row, Transaction
 
@@ -38,4 +39,5 @@ __all__ = [
     "Row",
     "Transaction",
     "UniqueViolation",
+    "ValueRefused",
 ]

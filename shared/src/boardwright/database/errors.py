@@ -25,6 +25,10 @@ class DatabaseFull(DatabaseUnavailable):
     """The disk under the database is full."""
 
 
+class ValueRefused(DatabaseError):
+    """A value that the database cannot hold: a NUL character in a text, a number out of range."""
+
+
 class DatabaseOutdated(DatabaseError):
     """The stored schema is not the one that this code needs; `migrate` brings it there."""
 

@@ -23,7 +23,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A list's table, the column that orders it (unique within any scope), and the fields of its filter."""
+    """A list's table, the column that orders it (unique within any scope), and the fields of its filter.
+
+    `descending` lists run along a number, newest first; the others along an id.
+    """
 
     table: str
     order: str
@@ -45,7 +48,7 @@ class Listing:
         described = (self.table, *(f"{k}={v}" for k, v in scope.items()), page.filter)
         condition = filters.to_condition(page.filter, self.fields, tx.dialect)
         where = [f"{column} = :{column}" for column in scope]
-        after = paging.decode(page.token, *described)
+        after = paging.decode(page.token, *described, kinds=(int if self.descending else str,))
         parameters = dict(scope) | condition.parameters
         if after is not None:
             where.append(f"{self.order} {'<' if self.descending else '>'} :after")

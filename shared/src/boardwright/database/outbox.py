@@ -22,7 +22,7 @@ from boardwright.database.errors import DatabaseUnavailable
 from boardwright.database.transaction import Row, Transaction
 from boardwright.rpc.errors import InvalidArgument, OutOfRange
 
-_CURSOR = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})")
+_CURSOR = re.compile(r"(0|[1-9][0-9]{0,17})-(0|[1-9][0-9]{0,17})")
 _BATCH = 500
 _POLL_SECONDS = 1.0
 

@@ -39,19 +39,34 @@ def encode(key: Sequence[int | str], *scope: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def decode(token: str, *scope: str) -> Key | None:
-    """The key to continue after; None for the first page. Raises: InvalidArgument PAGE_TOKEN_MISMATCH."""
+def decode(token: str, *scope: str, kinds: Sequence[type] = (int,)) -> Key | None:
+    """The key to continue after, a value of each of `kinds`; None for the first page.
+
+    Raises: InvalidArgument PAGE_TOKEN_MISMATCH.
+    """
     if not token:
         return None
     try:
         hash_, *key = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         hash_, key = "", []
-    if hash_ != _hash(scope) or not key:
+    fits = len(key) == len(kinds) and all(map(_fits, key, kinds))
+    if hash_ != _hash(scope) or not fits:
         raise InvalidArgument(
             "PAGE_TOKEN_MISMATCH", "the page token is not of this list (same parent and filter); start again"
         )
     return list(key)
+
+
+def _fits(value: object, kind: type) -> bool:
+    """Whether a database can compare a column of this kind with the value; anybody can make up a token."""
+    if type(value) is not kind:
+        return False
+    return (
+        "\x00" not in value
+        if isinstance(value, str)
+        else isinstance(value, int) and -(2**63) <= value < 2**63
+    )
 
 
 def cut(rows: Sequence[T], size: int, key: Callable[[T], Sequence[Any]], *scope: str) -> tuple[list[T], str]:

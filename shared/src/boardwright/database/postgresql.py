@@ -22,6 +22,7 @@ from boardwright.database.errors import (
     DatabaseUnavailable,
     ForeignKeyViolation,
     UniqueViolation,
+    ValueRefused,
 )
 from boardwright.database.placeholders import to_pyformat
 from boardwright.database.transaction import Row, Transaction
@@ -229,6 +230,8 @@ class PostgresqlDatabase(Database):
             return ForeignKeyViolation(name, table)
         if isinstance(error, psycopg.IntegrityError):
             return ConstraintViolation(name or str(error), table)
+        if isinstance(error, psycopg.DataError):
+            return ValueRefused(f"a value cannot be stored or compared: {str(error).partition(chr(10))[0]}")
         if isinstance(error, psycopg.errors.DiskFull):
             return DatabaseFull("the disk under PostgreSQL is full; free space, then repeat the call")
         if isinstance(error, psycopg.OperationalError):

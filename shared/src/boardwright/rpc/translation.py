@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from boardwright.content import errors as content
-from boardwright.database import DatabaseFull, DatabaseUnavailable
-from boardwright.rpc.errors import BoardwrightError, NotFound, ResourceExhausted, Unavailable
+from boardwright.database import DatabaseFull, DatabaseUnavailable, ValueRefused
+from boardwright.rpc.errors import BoardwrightError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 
 
 def translate(error: Exception) -> BoardwrightError | None:
@@ -15,6 +15,8 @@ def translate(error: Exception) -> BoardwrightError | None:
         return ResourceExhausted("DATABASE_FULL", str(error))
     if isinstance(error, DatabaseUnavailable):
         return Unavailable("DATABASE_UNAVAILABLE", str(error))
+    if isinstance(error, ValueRefused):
+        return InvalidArgument("FIELD_INVALID", str(error))
     if isinstance(error, content.StoreFull):
         return ResourceExhausted("STORE_FULL", str(error))
     if isinstance(error, content.StoreUnavailable):

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from boardwright.database import ForeignKeyViolation, UniqueViolation
+from boardwright.database import ForeignKeyViolation, UniqueViolation, ValueRefused
+from boardwright.rpc.translation import translate
 
 
 def insert(tx, account, balance=0):
@@ -31,6 +32,17 @@ async def test_rows_are_mappings(database):
     (row,) = await database.read(lambda tx: tx.all("SELECT account, balance FROM accounts"))
     assert dict(row) == {"account": "a", "balance": 2**53 + 1}
     assert list(row.keys()) == ["account", "balance"]
+
+
+async def test_a_text_that_postgresql_cannot_hold_is_the_callers_mistake(database):
+    async def store():
+        await database.write(lambda tx: insert(tx, "a\0b"))
+
+    if database.dialect == "sqlite":
+        return await store()
+    with pytest.raises(ValueRefused, match="NUL") as caught:
+        await store()
+    assert translate(caught.value).reason == "FIELD_INVALID"
 
 
 async def test_execute_tells_how_many_rows_changed(database):

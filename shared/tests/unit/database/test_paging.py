@@ -6,7 +6,7 @@ from boardwright.rpc.errors import InvalidArgument
 
 def test_a_token_gives_its_key_back_for_the_same_list():
     token = paging.encode([41, "x"], "models", 'task = "text"')
-    assert paging.decode(token, "models", 'task = "text"') == [41, "x"]
+    assert paging.decode(token, "models", 'task = "text"', kinds=(int, str)) == [41, "x"]
 
 
 def test_the_first_page_has_no_key():
@@ -24,6 +24,17 @@ def test_a_token_of_another_filter_is_refused():
     token = paging.encode([1], "models", "a = 1")
     with pytest.raises(InvalidArgument) as caught:
         paging.decode(token, "models", "a = 2")
+    assert caught.value.reason == "PAGE_TOKEN_MISMATCH"
+
+
+@pytest.mark.parametrize(
+    ("key", "kinds"),
+    [(["x"], (int,)), ([1], (str,)), ([1], (int, str)), ([2**63], (int,)), (["\0"], (str,)), ([True], (int,)),
+     ([{"a": 1}], (int,)), ([None], (int,)), ([1.5], (int,))],
+)  # fmt: skip
+def test_a_made_up_key_that_no_column_could_have_is_refused(key, kinds):
+    with pytest.raises(InvalidArgument) as caught:
+        paging.decode(paging.encode(key, "models"), "models", kinds=kinds)
     assert caught.value.reason == "PAGE_TOKEN_MISMATCH"
 
 

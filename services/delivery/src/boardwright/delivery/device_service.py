@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from boardwright.content import Digest, InvalidContent
 from boardwright.delivery import errors
+from boardwright.delivery.domain.fitting import host_facts
 from boardwright.delivery.domain.resources import (
     AuditEvent,
     Device,
@@ -22,7 +24,7 @@ from boardwright.delivery.domain.resources import (
     Report,
     StoredToken,
 )
-from boardwright.delivery.domain.rollouts import offered, settle
+from boardwright.delivery.domain.rollouts import settle
 from boardwright.delivery.ports import Blobs, FleetRepositories, Records, Store
 from boardwright.delivery.publishing import now_us
 from boardwright.device import signing
@@ -36,6 +38,7 @@ POLL_SECONDS = 30
 _DOWNLOAD_SECONDS = 3600
 _KINDS = frozenset({"installed", "refused", "failed", "rolled-back", "seen"})
 _LONGEST_TEXT = 2000
+_LONGEST_DETAILS = 16_000
 _NONCE_US = 2 * signing.ALLOWED_SKEW_SECONDS * 1_000_000
 
 
@@ -90,6 +93,10 @@ class DeviceService:
         text = signing.enrolment_message(token_text, device_id, public_key, host, agent_version)
         if len(public_key) != 32 or not signing.verify(public_key, text, signature):
             raise errors.signature_invalid("the enrolment is not signed by the key that it brings")
+        try:
+            host = host_facts(host)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument("FIELD_INVALID", f"host: {error}", field="host") from error
         chosen = check_id(device_id or f"device-{hashlib.sha256(public_key).hexdigest()[:8]}", "device_id")
         now = now_us()
 
@@ -108,7 +115,7 @@ class DeviceService:
             records.put_device(_new_device(key, public_key, host, agent_version, now))
             records.use_token(replace(stored, public_key=public_key.hex(), device=chosen))
             records.add_audit_event(_deed(key, "EnrolDevice", f"token {token.token_id}", now))
-            for rollout in filter(None, [offered(records.rollouts_of(key.fleet))]):
+            if (rollout := records.offered(key.fleet)) is not None:
                 records.announce(rollout.name, "rollout.changed")
             return stored, key
 
@@ -135,9 +142,7 @@ class DeviceService:
         def take(records: Records) -> None:
             if not records.take_nonce(request.device, request.nonce, now, keep_until):
                 raise errors.signature_invalid("this request was made before")
-            device = records.device(request.device)
-            if device is None:
-                raise errors.device_not_found(request.device.name)
+            device = _admitted(records, request.device)  # it may have been revoked since
             after = _after(device, said, now)
             records.put_device(after)
             if said["kind"] != "seen" or after.installed != device.installed:
@@ -154,6 +159,10 @@ class DeviceService:
             PermissionDenied: DEVICE_REVOKED.
             Unauthenticated: SIGNATURE_INVALID, TIMESTAMP_SKEWED.
         """
+        try:
+            Digest.parse(digest)
+        except InvalidContent as error:
+            raise errors.blob_not_found(digest) from error
         text = signing.download_message(request.device.name, request.timestamp_seconds, request.nonce, digest)
         await self._check(request, text)
         fleet, now = request.device.fleet, now_us()
@@ -162,6 +171,7 @@ class DeviceService:
         def find(records: Records) -> int | None:
             if not records.take_nonce(request.device, request.nonce, now, keep_until):
                 raise errors.signature_invalid("this request was made before")
+            _admitted(records, request.device)
             return records.blob_size(fleet, digest)
 
         size = await self._store.write(find, key=fleet.name)
@@ -177,11 +187,7 @@ class DeviceService:
         return data
 
     async def _check(self, request: SignedRequest, text: bytes) -> None:
-        device = await self._store.read(lambda records: records.device(request.device))
-        if device is None:
-            raise errors.device_not_found(request.device.name)
-        if device.state is DeviceState.REVOKED:
-            raise errors.device_revoked(request.device.name)
+        device = await self._store.read(lambda records: _admitted(records, request.device))
         if not request.nonce or len(request.nonce) > 100:
             raise InvalidArgument("FIELD_INVALID", "the nonce must have 1 to 100 characters", field="nonce")
         if not signing.verify(bytes.fromhex(device.public_key), text, request.signature):
@@ -189,6 +195,16 @@ class DeviceService:
         now = datetime.now(UTC)
         if abs(now.timestamp() - request.timestamp_seconds) > signing.ALLOWED_SKEW_SECONDS:
             raise errors.timestamp_skewed(now.isoformat(timespec="seconds"))
+
+
+def _admitted(records: Records, key: DeviceKey) -> Device:
+    """The device. Raises: NotFound DEVICE_NOT_FOUND, PermissionDenied DEVICE_REVOKED."""
+    device = records.device(key)
+    if device is None:
+        raise errors.device_not_found(key.name)
+    if device.state is DeviceState.REVOKED:
+        raise errors.device_revoked(key.name)
+    return device
 
 
 def _usable(stored: StoredToken | None, token: EnrolmentToken, public_key: bytes, now: int) -> StoredToken:
@@ -238,8 +254,8 @@ def _read_report(body: bytes) -> dict[str, Any]:
         return {
             "kind": kind,
             "agent_version": _text(said, "agent_version"),
-            "host": dict(said.get("host") or {}),
-            "details": dict(said.get("details") or {}),
+            "host": host_facts(said.get("host") or {}),
+            "details": _details(said.get("details") or {}),
             "installed": installed
             and Installed(
                 _text(installed, "release"),
@@ -265,7 +281,16 @@ def _text(document: Mapping[str, Any], name: str) -> str:
     value = document.get(name, "")
     if not isinstance(value, str):
         raise TypeError(f"{name} must be text")
-    return value[:_LONGEST_TEXT]
+    # What no database holds: half of a surrogate pair, and NUL.
+    text = value[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _details(value: Any) -> str:
+    if not isinstance(value, dict):
+        raise TypeError("details must be an object")
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return text if len(text) <= _LONGEST_DETAILS else json.dumps({"left_out_characters": len(text)})
 
 
 def _after(device: Device, said: Mapping[str, Any], now: int) -> Device:
@@ -298,7 +323,7 @@ def _report_of(key: DeviceKey, said: Mapping[str, Any], now: int, traceparent: s
         bundle_digest=installed.bundle_digest if installed else "",
         reason=refusal.reason if refusal else "",
         message=refusal.message if refusal else "",
-        details=json.dumps(said["details"], sort_keys=True)[: 8 * _LONGEST_TEXT],
+        details=said["details"],
         create_us=now,
         traceparent=traceparent,
     )
@@ -308,7 +333,7 @@ def _advance_rollout(records: Records, before: Device, after: Device, now: int) 
     """Tell the fleet's rollout that a device stands differently, and complete it when all have it."""
     if (before.installed, before.refusal) == (after.installed, after.refusal):
         return
-    rollout = offered(records.rollouts_of(after.key.fleet))
+    rollout = records.offered(after.key.fleet)
     if rollout is None:
         return
     settled = settle(rollout, records.count(rollout), now)

@@ -16,7 +16,7 @@ from boardwright.rpc.errors import (
 
 def fleet_not_found(name: str) -> NotFound:
     """There is no such fleet."""
-    return NotFound("FLEET_NOT_FOUND", f"{name} does not exist: create it, or list the fleets", fleet=name)
+    return NotFound("FLEET_NOT_FOUND", f"there is no fleet {name}: create it, or list the fleets", fleet=name)
 
 
 def fleet_exists(name: str) -> AlreadyExists:
@@ -26,7 +26,7 @@ def fleet_exists(name: str) -> AlreadyExists:
 
 def device_not_found(name: str) -> NotFound:
     """There is no such device."""
-    return NotFound("DEVICE_NOT_FOUND", f"{name} does not exist: enrol it with a token", device=name)
+    return NotFound("DEVICE_NOT_FOUND", f"there is no device {name}: enrol it with a token", device=name)
 
 
 def device_exists(name: str) -> AlreadyExists:
@@ -94,7 +94,7 @@ def tuf_file_not_found(path: str) -> NotFound:
 
 def rollout_not_found(name: str) -> NotFound:
     """There is no such rollout."""
-    return NotFound("ROLLOUT_NOT_FOUND", f"{name} does not exist: list the rollouts", rollout=name)
+    return NotFound("ROLLOUT_NOT_FOUND", f"there is no rollout {name}: list the rollouts", rollout=name)
 
 
 def rollout_exists(name: str) -> AlreadyExists:

@@ -153,11 +153,14 @@ class Records(Protocol):
         ...
 
     def count(self, rollout: Rollout) -> RolloutCounts:
-        """How the fleet's devices stand towards a rollout: `domain.rollouts.count`, done by the database."""
+        """How the fleet's devices stand towards a rollout; revoked ones do not count.
+
+        A device has it when its active slot holds the release, and failed it when its last refusal named it.
+        """
         ...
 
-    def rollouts_of(self, fleet: FleetKey) -> list[Rollout]:
-        """All rollouts of a fleet, without counts."""
+    def offered(self, fleet: FleetKey) -> Rollout | None:
+        """The rollout whose release a fleet is offered: the newest that was not cancelled; without counts."""
         ...
 
     def list_rollouts(self, project: str, page: Page) -> tuple[list[Rollout], str]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from boardwright.content.digest import Digest
 from boardwright.delivery.domain.resources import BundleRecord, FleetKey, Rollout
-from boardwright.delivery.domain.rollouts import index_of, offered
+from boardwright.delivery.domain.rollouts import index_of
 from boardwright.delivery.errors import signing_unavailable
 from boardwright.delivery.ports import FleetRepositories, Records, Store
 from boardwright.delivery.trust.errors import TrustError
@@ -89,7 +89,7 @@ class Publisher:
 
 
 def _offer(records: Records, fleet: FleetKey) -> tuple[Rollout | None, list[BundleRecord]]:
-    rollout = offered(records.rollouts_of(fleet))
+    rollout = records.offered(fleet)
     return rollout, [] if rollout is None else records.bundles_of(fleet.project, rollout.release)
 
 

@@ -21,7 +21,7 @@ from boardwright.delivery.domain.resources import (
     Rollout,
     RolloutState,
 )
-from boardwright.delivery.domain.rollouts import RUNNING, changed, offered
+from boardwright.delivery.domain.rollouts import RUNNING, changed
 from boardwright.delivery.ports import (
     Blobs,
     Intent,
@@ -255,9 +255,10 @@ def _plan_rollout(
     reason: str,
     bundles: Sequence[BundleRecord],
 ) -> Rollout:
-    for other in records.rollouts_of(fleet):
-        if other.state is RolloutState.ACTIVE:
-            raise errors.rollout_active(other.name)
+    # Whatever is older than what is offered has ended, or cannot be resumed before that is cancelled.
+    standing = records.offered(fleet)
+    if standing is not None and standing.state is RolloutState.ACTIVE:
+        raise errors.rollout_active(standing.name)
     devices = [device for device in records.devices_of(fleet) if device.state is not DeviceState.REVOKED]
     misfit = nearest_misfit([bundle.pin for bundle in bundles], [device.host for device in devices])
     if misfit:
@@ -294,7 +295,7 @@ def _pause(records: Records, rollout: Rollout) -> RolloutState:
 
 def _resume(records: Records, rollout: Rollout) -> RolloutState:
     _not_ended(rollout)
-    newest = offered(records.rollouts_of(rollout.fleet))
+    newest = records.offered(rollout.fleet)
     if newest is not None and newest.rollout != rollout.rollout:
         raise errors.rollout_superseded(rollout.name)
     return RolloutState.COMPLETED if rollout.counts.complete else RolloutState.ACTIVE

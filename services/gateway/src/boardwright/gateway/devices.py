@@ -18,7 +18,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from boardwright.api.delivery.v1 import delivery_pb2, delivery_pb2_grpc
-from boardwright.gateway.rest.mirror import translate
+from boardwright.gateway.rest.mirror import forwarded, translate
 from boardwright.gateway.services import Connections
 from boardwright.rpc.documents import to_document
 from boardwright.rpc.errors import InvalidArgument, ResourceExhausted
@@ -39,9 +39,7 @@ def device_routes(connections: Connections, service_token: str) -> APIRouter:
     stub: Any = delivery_pb2_grpc.DeliveryStub(connections.channel("delivery"))
 
     async def call(rpc: str, message: Message, request: Request) -> Any:
-        metadata = [("authorization", f"Bearer {service_token}")]
-        if "traceparent" in request.headers:
-            metadata.append(("traceparent", request.headers["traceparent"]))
+        metadata = [("authorization", f"Bearer {service_token}"), *forwarded(request, "traceparent")]
         try:
             return await getattr(stub, rpc)(message, metadata=metadata, timeout=_DEADLINE_SECONDS)
         except grpc.aio.AioRpcError as error:

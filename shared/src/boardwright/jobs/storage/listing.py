@@ -25,7 +25,7 @@ def list_jobs(
     """
     size = paging.page_size(page_size)
     scope = ("jobs", project, filter_text)
-    after = paging.decode(page_token, *scope)
+    after = paging.decode(page_token, *scope, kinds=(int, str))
     condition = to_condition(filter_text, FIELDS, tx.dialect)
     beyond = " AND (create_us, name) < (:after_us, :after_name)" if after else ""
     keys = {"after_us": after[0], "after_name": after[1]} if after else {}

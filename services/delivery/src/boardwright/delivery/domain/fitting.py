@@ -9,8 +9,43 @@ if TYPE_CHECKING:
     from boardwright.model.host import Host
 
 
+PIN_FIELDS = (
+    "board",
+    "architecture",
+    "cpu_features",
+    "accelerator",
+    "runtime",
+    "runtime_version",
+    "bsp",
+    "driver",
+)
+_LONGEST_FACT = 200
+_MOST_FEATURES = 500
+
+
+def host_facts(said: Any) -> dict[str, Any]:
+    """What a device said of its machine, in the fields of a HardwarePin and nothing else.
+
+    One device's odd description must not break the views and rollouts of its whole fleet.
+
+    Raises:
+        TypeError, ValueError: it is not what a HardwarePin holds.
+    """
+    if not isinstance(said, dict):
+        raise TypeError("the host must be an object")
+    facts = {name: said[name] for name in PIN_FIELDS if said.get(name)}
+    features = facts.get("cpu_features", [])
+    if not isinstance(features, list) or len(features) > _MOST_FEATURES:
+        raise TypeError(f"cpu_features must be a list of at most {_MOST_FEATURES}")
+    for text in (*features, *(value for name, value in facts.items() if name != "cpu_features")):
+        if not isinstance(text, str) or len(text) > _LONGEST_FACT or "\0" in text:
+            raise TypeError(f"the facts of a host are texts of at most {_LONGEST_FACT} characters")
+        text.encode()
+    return facts
+
+
 def host_of(facts: Mapping[str, Any]) -> Host:
-    """The machine that a device said it is, in the fields of a HardwarePin."""
+    """The machine that a device said it is, from `host_facts`."""
     from boardwright.model.host import Host  # loads NumPy, which an idle service does without
 
     runtime = str(facts.get("runtime", ""))

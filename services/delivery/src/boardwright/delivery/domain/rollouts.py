@@ -1,15 +1,13 @@
-"""The rules of rollouts: what a fleet is offered, how devices count, which changes are allowed."""
+"""The rules of rollouts: what a fleet is offered, when one is complete, which changes are allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from boardwright.content.digest import Digest
 from boardwright.delivery.domain.resources import (
     BundleRecord,
-    Device,
-    DeviceState,
     FleetKey,
     Rollout,
     RolloutCounts,
@@ -21,30 +19,6 @@ EVERYBODY = "all"
 """The one deployment group that a rollout has so far."""
 
 RUNNING = frozenset({RolloutState.ACTIVE, RolloutState.PAUSED})
-
-
-def offered(rollouts: Iterable[Rollout]) -> Rollout | None:
-    """The rollout whose release a fleet is offered: the newest that was not cancelled."""
-    standing = [rollout for rollout in rollouts if rollout.state is not RolloutState.CANCELLED]
-    return max(standing, key=lambda rollout: rollout.sequence, default=None)
-
-
-def count(rollout: Rollout, devices: Iterable[Device]) -> RolloutCounts:
-    """How a fleet's devices stand towards a rollout; revoked ones do not count.
-
-    A device has it when its active slot holds the release, and failed it when its last refusal named it.
-    """
-    pending = succeeded = failed = 0
-    for device in devices:
-        if device.state is DeviceState.REVOKED:
-            continue
-        if device.installed is not None and device.installed.release == rollout.release:
-            succeeded += 1
-        elif device.refusal is not None and device.refusal.rollout == rollout.name:
-            failed += 1
-        else:
-            pending += 1
-    return RolloutCounts(pending, succeeded, failed)
 
 
 def settle(rollout: Rollout, counts: RolloutCounts, now_us: int) -> Rollout:

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from boardwright.api.delivery.v1 import delivery_pb2 as pb
 from boardwright.api.types.v1 import types_pb2
+from boardwright.delivery.domain.fitting import PIN_FIELDS
 from boardwright.delivery.domain.resources import (
     AuditEvent,
     BundleRecord,
@@ -18,17 +19,6 @@ from boardwright.delivery.domain.resources import (
     Report,
     Rollout,
     RolloutState,
-)
-
-PIN_FIELDS = (
-    "board",
-    "architecture",
-    "cpu_features",
-    "accelerator",
-    "runtime",
-    "runtime_version",
-    "bsp",
-    "driver",
 )
 
 _DEVICE_STATES = {

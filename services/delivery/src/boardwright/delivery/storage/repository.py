@@ -20,9 +20,9 @@ from boardwright.delivery.domain.resources import (
     Report,
     Rollout,
     RolloutCounts,
+    RolloutState,
     StoredToken,
 )
-from boardwright.delivery.domain.rollouts import offered
 from boardwright.delivery.ports import Intent, Records
 from boardwright.delivery.storage import rows
 
@@ -154,7 +154,7 @@ class SqlRecords:
             **_scope(key),
             revoked=DeviceState.REVOKED.value,
         )
-        rollout = offered(self.rollouts_of(key))
+        rollout = self.offered(key)
         return rows.to_fleet(
             row, 0 if counted is None else counted["n"], "" if rollout is None else rollout.release
         )
@@ -318,12 +318,14 @@ class SqlRecords:
         done, failed = int(row["done"]), int(row["failed"])
         return RolloutCounts(int(row["n"]) - done - failed, done, failed)
 
-    def rollouts_of(self, fleet: FleetKey) -> list[Rollout]:
-        found = self._tx.all(
-            "SELECT * FROM rollouts WHERE project = :project AND fleet = :fleet ORDER BY sequence DESC",
+    def offered(self, fleet: FleetKey) -> Rollout | None:
+        row = self._tx.one(
+            "SELECT * FROM rollouts WHERE project = :project AND fleet = :fleet AND state <> :cancelled"
+            " ORDER BY sequence DESC LIMIT 1",
             **_scope(fleet),
+            cancelled=RolloutState.CANCELLED.value,
         )
-        return [rows.to_rollout(row) for row in found]
+        return None if row is None else rows.to_rollout(row)
 
     def list_rollouts(self, project: str, page: Page) -> tuple[list[Rollout], str]:
         return _ROLLOUTS.read(self._tx, page, rows.to_rollout, {"project": project})

@@ -40,7 +40,7 @@ def endpoint_for(route: Route, connections: Connections) -> Endpoint:
     async def answer(request: Request) -> Response:
         message = await _request_message(route, rpc, request)
         channel = connections.channel(rpc.service)
-        metadata = [(name, request.headers[name]) for name in _FORWARDED if name in request.headers]
+        metadata = forwarded(request, *_FORWARDED)
         if rpc.streams:
             stream = channel.unary_stream(
                 rpc.path,
@@ -60,6 +60,12 @@ def endpoint_for(route: Route, connections: Connections) -> Endpoint:
         return Response(_json(response), media_type="application/json")
 
     return answer
+
+
+def forwarded(request: Request, *names: str) -> list[tuple[str, str]]:
+    """The headers that a service gets as metadata, those left out that gRPC could not carry."""
+    held = [(name, request.headers[name]) for name in names if name in request.headers]
+    return [(name, value) for name, value in held if value.isascii() and value.isprintable()]
 
 
 def translate(error: grpc.aio.AioRpcError, service: str) -> BoardwrightError:
@@ -137,11 +143,14 @@ def _fill_from_query(message: Message, pairs: list[tuple[str, str]]) -> None:
         if field is None or field.message_type is not None:
             known = ", ".join(f.name for f in message.DESCRIPTOR.fields if f.message_type is None)
             raise _invalid(f"unknown query parameter {key!r}; known: {known}")
-        parsed = _scalar(field, value)
-        if field.is_repeated:
-            getattr(message, key).append(parsed)
-        else:
-            setattr(message, key, parsed)
+        try:
+            parsed = _scalar(field, value)
+            if field.is_repeated:
+                getattr(message, key).append(parsed)
+            else:
+                setattr(message, key, parsed)
+        except (ValueError, KeyError) as error:
+            raise _invalid(f"query parameter {key}: {value[:80]!r} is not a valid value") from error
 
 
 _INTEGERS = (
@@ -153,16 +162,11 @@ _INTEGERS = (
 
 
 def _scalar(field: Any, value: str) -> Any:
-    try:
-        if field.enum_type is not None:
-            return field.enum_type.values_by_name[value].number
-        if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
-            return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
-        if field.cpp_type in _INTEGERS:
-            return int(value)
-        return value
-    except (ValueError, KeyError) as error:
-        raise _invalid(f"query parameter {field.name}: {value[:80]!r} is not a valid value") from error
+    if field.enum_type is not None:
+        return field.enum_type.values_by_name[value].number
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
+    return int(value) if field.cpp_type in _INTEGERS else value
 
 
 def _invalid(message: str) -> InvalidArgument:
