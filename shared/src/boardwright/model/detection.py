@@ -48,15 +48,14 @@ class ClassScores:
 class DetectionScores:
     """Figures in percent over the classes that occur, and by class index.
 
-    ``per_class`` has (map50, map50_95). ``by_size`` is map50_95 of small, medium and large objects, None
-    where there are none. ``recall`` is the mean with at most 1, 10, 100 detections per image and class.
+    ``by_size`` is map50_95 of small, medium and large objects, None where there are none. ``recall`` is the
+    mean with at most 1, 10, 100 detections per image and class.
     """
 
     map50: float
     map50_95: float
     images: int
     truths: int
-    per_class: dict[int, tuple[float, float]]
     map75: float = 0.0
     by_size: dict[str, float | None] = field(default_factory=dict)
     recall: dict[int, float] = field(default_factory=dict)
@@ -93,10 +92,7 @@ class DetectionMeter:
     It keeps 25 bytes per detection (score, image, rank; per range of areas a bit per threshold), no boxes.
     """
 
-    def __init__(self, iou_thresholds: npt.NDArray[Any] = IOU_THRESHOLDS) -> None:
-        if len(iou_thresholds) > 16:
-            raise ValueError("at most 16 thresholds of overlap")
-        self._thresholds = np.asarray(iou_thresholds, np.float64)
+    def __init__(self) -> None:
         self._records: defaultdict[int, _ClassRecord] = defaultdict(_ClassRecord)
         self._images = 0
         self.detections = 0
@@ -174,14 +170,14 @@ class DetectionMeter:
         crowd: npt.NDArray[np.bool_],
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:  # fmt: skip
         """(A, T, D): whether detection d takes a truth at threshold t, and whether that is one to ignore."""
-        shape = (len(AREAS), len(self._thresholds), len(found))
+        shape = (len(AREAS), len(IOU_THRESHOLDS), len(found))
         matched, ignored = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         if not len(truths):
             return matched, ignored
         overlaps = iou_matrix(found, truths)
         if crowd.any():
             overlaps[:, crowd] = _share_inside(found, truths[crowd])
-        limits = np.minimum(self._thresholds, 1 - 1e-10)
+        limits = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
         taken = np.zeros((*shape[:2], len(truths)), np.bool_)
         unlike = uncounted[:, np.newaxis, :]
         last = len(truths) - 1
@@ -220,16 +216,15 @@ class DetectionMeter:
                     truths=int(record.truths[_ALL]),
                     detections=count,
                 )
-        stacked = np.array(precisions).reshape(-1, len(AREAS), len(self._thresholds))
+        stacked = np.array(precisions).reshape(-1, len(AREAS), len(IOU_THRESHOLDS))
         overall = [_mean(stacked[:, row]) for row in range(len(AREAS))]
-        at75 = int(np.abs(self._thresholds - 0.75).argmin())
+        at75 = int(np.abs(IOU_THRESHOLDS - 0.75).argmin())
         means = np.array(recalls).reshape(-1, len(RECALL_LIMITS))
         return DetectionScores(
             map50=_mean(stacked[:, _ALL, 0]) or 0.0,
             map50_95=overall[_ALL] or 0.0,
             images=self._images,
             truths=self.truths,
-            per_class={index: (entry.map50, entry.map50_95) for index, entry in classes.items()},
             map75=_mean(stacked[:, _ALL, at75]) or 0.0,
             by_size=dict(zip(list(AREAS)[1:], overall[1:], strict=True)),
             recall={limit: _mean(means[:, row]) or 0.0 for row, limit in enumerate(RECALL_LIMITS)},
@@ -238,7 +233,7 @@ class DetectionMeter:
 
     def _score(self, record: _ClassRecord) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int]:
         """(A, T) average precisions (NaN where no truth counts), recall by limit, number of detections."""
-        precision = np.full((len(AREAS), len(self._thresholds)), np.nan)
+        precision = np.full((len(AREAS), len(IOU_THRESHOLDS)), np.nan)
         recall = np.full(len(RECALL_LIMITS), np.nan)
         if not record.scores:
             precision[record.truths > 0] = 0.0
@@ -251,13 +246,13 @@ class DetectionMeter:
         for area, truths in enumerate(record.truths):
             if not truths:
                 continue
-            for threshold in range(len(self._thresholds)):
+            for threshold in range(len(IOU_THRESHOLDS)):
                 counted = (ignored[area, order] >> threshold & 1) == 0
                 hits = (matched[area, order] >> threshold & 1)[counted]
                 precision[area, threshold] = average_precision(hits, float(truths))
         if record.truths[_ALL]:
             ranks = np.concatenate(record.ranks)
-            bits = np.arange(len(self._thresholds), dtype=np.uint16)[:, np.newaxis]
+            bits = np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)[:, np.newaxis]
             good = (matched[_ALL] & ~ignored[_ALL]) >> bits & 1
             for row, limit in enumerate(RECALL_LIMITS):
                 recall[row] = (good[:, ranks < limit].sum(axis=1) / record.truths[_ALL]).mean()
@@ -266,7 +261,7 @@ class DetectionMeter:
     def curves(self) -> dict[int, ClassCurve]:
         """Each class with a truth, for a bootstrap over the images."""
         found = {}
-        bits = np.arange(len(self._thresholds), dtype=np.uint16)[:, np.newaxis]
+        bits = np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)[:, np.newaxis]
         for index, record in sorted(self._records.items()):
             if not record.truths[_ALL]:
                 continue
@@ -285,25 +280,18 @@ class DetectionMeter:
         return found
 
 
-def average_precision(
-    hits: npt.NDArray[Any], truths: float, weights: npt.NDArray[Any] | None = None
-) -> float:
+def average_precision(hits: npt.NDArray[Any], truths: float) -> float:
     """Precision made monotonic and sampled at 101 recalls.
 
     Args:
         hits: (D,) whether each detection, by falling score, found a truth.
         truths: how many there are.
-        weights: (D,) how often each detection counts; None counts each once.
     """
     if not len(hits):
         return 0.0
-    if weights is None:
-        true_positives = np.cumsum(hits, dtype=np.float64)
-        seen: npt.NDArray[Any] = np.arange(1, len(hits) + 1)
-    else:
-        true_positives = np.cumsum(hits * weights, dtype=np.float64)
-        seen = np.maximum(np.cumsum(weights, dtype=np.float64), 1e-12)
-    precision = np.maximum.accumulate((true_positives / seen)[::-1])[::-1]
+    true_positives = np.cumsum(hits, dtype=np.float64)
+    precision = true_positives / np.arange(1, len(hits) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
     positions = np.searchsorted(true_positives / truths, RECALLS, side="left")
     # Summed over the samples that a curve reaches; the others are 0.
     return float(precision[positions[positions < len(precision)]].sum() / len(RECALLS))

@@ -77,7 +77,7 @@ def yolo_end_to_end(arrays: Arrays, spec: OutputSpec, size: Size | None) -> RawD
         raise does_not_fit(f"head yolo-end2end gives 6 values per detection, this one has shape {row.shape}")
     matrix = row.astype(np.float32, copy=False)
     boxes = to_corners(matrix[:, :4], spec, size)
-    return RawDetections(matrix[:, 4], boxes, _class_indices(matrix[:, 5]), suppressed=True)
+    return RawDetections(matrix[:, 4], boxes, class_indices(matrix[:, 5]), suppressed=True)
 
 
 def yolox(arrays: Arrays, spec: OutputSpec, size: Size | None) -> RawDetections:
@@ -170,7 +170,7 @@ def _joined_queries(rows: npt.NDArray[Any], spec: OutputSpec, size: Size | None)
     # Of two classes both have six values; only a class index is always a whole number.
     last = matrix[:, -1]
     if rows.shape[1] == 6 and (width != 2 or bool((last == np.rint(last)).all())):
-        return RawDetections(matrix[:, 4], boxes, _class_indices(last), suppressed=True)
+        return RawDetections(matrix[:, 4], boxes, class_indices(last), suppressed=True)
     scores = _activated(matrix[:, 4:], spec)
     return RawDetections(scores, boxes, suppressed=True, one_class=spec.score_activation == "softmax")
 
@@ -180,7 +180,7 @@ def postprocessed(arrays: Arrays, spec: OutputSpec, size: Size | None) -> RawDet
     boxes_name, scores_name, classes_name = _triple(arrays, spec)
     boxes = _float(arrays[boxes_name].reshape(-1, 4))
     scores = _float(arrays[scores_name].reshape(-1))
-    classes = _class_indices(arrays[classes_name].reshape(-1)) - spec.class_offset
+    classes = class_indices(arrays[classes_name].reshape(-1)) - spec.class_offset
     if not len(boxes) == len(scores) == len(classes):
         raise does_not_fit(f"{len(boxes)} boxes, {len(scores)} scores and {len(classes)} class indices")
     if spec.count_output:
@@ -249,7 +249,7 @@ def _check_count(found: int, expected: int, spec: OutputSpec) -> None:
         )
 
 
-def _class_indices(values: npt.NDArray[Any]) -> IndexArray:
+def class_indices(values: npt.NDArray[Any]) -> IndexArray:
     """Class indices of any element type; what is no number becomes -1, which is no class."""
     if values.dtype.kind == "f":
         values = np.where(np.isfinite(values), values, -1)

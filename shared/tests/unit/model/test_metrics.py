@@ -129,7 +129,7 @@ def test_curves_give_the_same_figure_and_that_of_any_resample() -> None:
     for index, curve in meter.curves().items():
         truths = float(weights[curve.truth_images].sum())
         averages = [
-            average_precision((hits & counted)[counted], truths, weights[curve.images][counted])
+            average_precision(np.repeat((hits & counted)[counted], weights[curve.images][counted]), truths)
             for hits, counted in zip(curve.matched, curve.counted, strict=True)
         ]
         assert 100 * np.mean(averages) == pytest.approx(twice.scores().classes[index].map50_95, abs=1.0)

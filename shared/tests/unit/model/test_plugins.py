@@ -22,6 +22,20 @@ def one_class_only(outputs, spec, size):
     count = len(outputs["corners"])
     return RawDetections(np.full(count, 0.9), outputs["corners"], np.zeros(count, np.intp), suppressed=True)
 
+def plain(outputs, spec, size):
+    """Lists, and whole numbers as floats."""
+    corners = (outputs["corners"] / 2).tolist()
+    return RawDetections([0.9, 0.8, 0.7], lambda rows: [corners[row] for row in rows], [0.0, 1.0, 1.0])
+
+def ragged(outputs, spec, size):
+    return RawDetections([[0.9, 0.1], [0.8]], outputs["corners"])
+
+def one_box_short(outputs, spec, size):
+    return RawDetections([0.9, 0.8, 0.7], lambda rows: outputs["corners"][rows[1:]], [0, 1, 1])
+
+def late(outputs, spec, size):
+    return RawDetections([0.9, 0.8, 0.7], lambda rows: 1 / 0, [0, 1, 1])
+
 def raises(outputs, spec, size):
     raise KeyError("anchors")
 
@@ -34,6 +48,10 @@ def nothing(outputs, spec, size):
 ENTRY_POINTS = """[boardwright.output_heads]
 corners = somebodys_heads:corners_and_chances
 single = somebodys_heads:one_class_only
+plain = somebodys_heads:plain
+ragged = somebodys_heads:ragged
+short = somebodys_heads:one_box_short
+late = somebodys_heads:late
 raises = somebodys_heads:raises
 wrong = somebodys_heads:wrong
 nothing = somebodys_heads:nothing
@@ -76,12 +94,20 @@ def test_a_plugin_may_do_the_suppression_itself() -> None:
     assert len(detect("single")) == 3
 
 
+def test_lists_and_other_types_are_taken() -> None:
+    found = detect("plain")
+    assert found.classes.tolist() == [0, 1, 1] and found.boxes.dtype == np.float32
+
+
 @pytest.mark.parametrize(
     ("name", "reason", "message"),
     [
         ("cornes", "OUTPUT_HEAD_UNKNOWN", "no installed .* the output head 'cornes'.*corners"),
         ("absent", "OUTPUT_HEAD_FAILED", "cannot be imported: No module named 'somebodys_missing_module'"),
         ("raises", "OUTPUT_HEAD_FAILED", "raised KeyError"),
+        ("ragged", "OUTPUT_HEAD_FAILED", "raised ValueError"),
+        ("late", "OUTPUT_HEAD_FAILED", "raised ZeroDivisionError"),
+        ("short", "OUTPUTS_DO_NOT_FIT", "gave boxes .2, 4. for 3 scores"),
         ("wrong", "OUTPUTS_DO_NOT_FIT", "gave scores .3, 9., expected .3, 2."),
         ("nothing", "OUTPUTS_DO_NOT_FIT", "gave NoneType, not RawDetections"),
     ],
