@@ -74,11 +74,6 @@ class Constraints:
             bound is not None for bound in (self.max_latency_ms, self.max_size_bytes, self.max_memory_bytes)
         )
 
-    @property
-    def needs_board(self) -> bool:
-        """Whether a figure is needed that only the board itself can give."""
-        return self.max_latency_ms is not None or self.max_memory_bytes is not None
-
     def __str__(self) -> str:
         """As ``parse`` reads it."""
         said = []

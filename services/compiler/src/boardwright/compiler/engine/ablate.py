@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.diagnose.timing import Latency, measure_both
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.evaluate import HEADLINES, headline
 from boardwright.compiler.engine.graph.inspect import graph_inputs
 from boardwright.compiler.engine.profiling import graph_costs
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-METRICS = ("top1", "map50_95")
 _TELLING_POINTS = 0.5
 
 
@@ -104,11 +104,12 @@ def ablate(
     Raises:
         EngineError: METRIC_MISSING, when the baseline was not evaluated with a metric that this pass knows.
     """
-    metric = next((name for name in METRICS if name in baseline.accuracy), "")
+    metric = headline(baseline.accuracy)
     if not metric:
         raise EngineError(
             "METRIC_MISSING",
-            f"The baseline's evaluation has none of {', '.join(METRICS)}: evaluate it on a labelled dataset.",
+            f"The baseline's evaluation has none of {', '.join(HEADLINES)}: evaluate it on a labelled "
+            "dataset.",
         )
     rows = []
     for number, experiment in enumerate((baseline, *experiments)):

@@ -36,7 +36,6 @@ __all__ = ["HERE", "Candidate", "Constraints", "Maker", "Outcome", "Selection", 
 
 HERE = "this machine"
 BASELINE = Candidate("baseline", description="The graph as it is.", is_baseline=True)
-_METRICS = ("top1", "map50_95")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +104,12 @@ class _Trial:
 
     def figures(self, model: onnx.ModelProto) -> Figures:
         """Return what is known of a graph here. Raises: EngineError."""
-        from boardwright.compiler.engine.evaluate import evaluate
+        from boardwright.compiler.engine.evaluate import evaluate, headline
 
         other = None if model is self._baseline else self._baseline
         judged = evaluate(model, self._samples(), *self._specs, baseline=other)
         judged.information.require()
-        metric = next((name for name in _METRICS if name in judged.accuracy), "")
+        metric = headline(judged.accuracy)
         accuracy = judged.accuracy.get(metric)
         if other is None:
             self._reference = accuracy

@@ -10,9 +10,25 @@ keep its accuracy while it answers differently, and only parity tells. All figur
 """
 
 from boardwright.compiler.engine.evaluate.judge import evaluate
-from boardwright.compiler.engine.evaluate.record import Evaluation, label_note, view_note
+from boardwright.compiler.engine.evaluate.record import (
+    HEADLINES,
+    Evaluation,
+    headline,
+    label_note,
+    view_note,
+)
 from boardwright.compiler.engine.evaluate.runner import Runner
 from boardwright.compiler.engine.evaluate.samples import Sample
 from boardwright.compiler.engine.evaluate.views import Augmentation
 
-__all__ = ["Augmentation", "Evaluation", "Runner", "Sample", "evaluate", "label_note", "view_note"]
+__all__ = [
+    "HEADLINES",
+    "Augmentation",
+    "Evaluation",
+    "Runner",
+    "Sample",
+    "evaluate",
+    "headline",
+    "label_note",
+    "view_note",
+]

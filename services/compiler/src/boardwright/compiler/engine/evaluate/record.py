@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,9 @@ from boardwright.compiler.engine.quality import Verdict
 
 Figures = dict[str, float]
 Interval = tuple[float, float]
+
+HEADLINES = ("top1", "map50_95")
+"""The figure that a task's accuracy is told by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,11 @@ class Evaluation:
             "augmentation": self.augmentation,
             "information": self.information.describe(),
         }
+
+
+def headline(accuracy: Mapping[str, float]) -> str:
+    """Return the name of the figure that an accuracy is told by, "" where it has none."""
+    return next((name for name in HEADLINES if name in accuracy), "")
 
 
 def view_note(evaluation: Evaluation) -> str:

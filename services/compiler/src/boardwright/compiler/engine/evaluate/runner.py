@@ -104,10 +104,6 @@ class Runner:
         """Decode outputs that ``run`` gave; ``input_spec`` is the view's where it is not the plain one."""
         return decode(outputs, self.output_spec, placement, input_spec or self.input_spec)
 
-    def raw(self, outputs: Mapping[str, Array]) -> Array:
-        """Return the first output that the OutputSpec speaks of."""
-        return outputs[self._used[0]]
-
     def answer(self, prepared: list[Prepared], views: Views, how: Merge) -> Answers:
         """Show the model every view of one image."""
         plain: dict[str, Array] = {}
