@@ -25,6 +25,7 @@ from boardwright.compiler.engine.report import (
     findings,
     to_html,
     to_markdown,
+    wording,
 )
 
 HOSTILE = "<script>alert(1)</script>\"'&|`x`$\\frac{1}{2}$ ]] --> \u202e\x00 \n# h"
@@ -93,7 +94,7 @@ def test_every_table_of_the_comparisons_is_there(composed: Report) -> None:
     )
     plots = {plot.name for held in report.sections for plot in held.plots}
     assert plots == {
-        "pareto", "calibration-size", "sensitivity", "activation-ranges", "ablation", "costly-layers",
+        "pareto", "calibration-size", "sensitivity", "activation-ranges", "costly-layers",
     }  # fmt: skip
 
 
@@ -142,10 +143,26 @@ def test_points_lost_by_a_layer_have_a_column_where_they_were_measured(gathered:
     assert "Points lost are of top-1" in found.paragraphs[0]
 
 
+def test_changes_are_drawn_where_there_are_some(gathered: ReportData) -> None:
+    document = next(v.documents["ablation.json"] for v in gathered.variants if "ablation.json" in v.documents)
+    first, *others = document["rows"]
+    worse = [{**row, "accuracy": {"top1": 0.9}} for row in others]
+    for rows, drawn in (([first, *others], []), ([first, *worse], ["ablation"])):
+        told = ReportData("digits@3", documents={"ablation.json": {**document, "rows": rows}})
+        found = findings.ablation(told)
+        assert found is not None and [plot.name for plot in found.plots] == drawn
+
+
+def test_latencies_have_three_digits() -> None:
+    assert [wording.milliseconds(value) for value in (None, 0.0312, 8.347, 19.44, 208.3)] == [
+        "–", "0.031", "8.35", "19.4", "208",
+    ]  # fmt: skip
+
+
 def test_how_sure_a_change_is_stands_beside_it(gathered: ReportData) -> None:
     sure = replace(gathered.variants[1], intervals={"top1_difference": [-0.012, 0.004]})
     report = compose(replace(gathered, variants=(gathered.variants[0], sure)))
-    assert cells(report.sections[0])[sure.name]["95 % of it"] == "−1.2 … +0.4"
+    assert cells(report.sections[0])[sure.name]["95 % interval"] == "−1.2 … +0.4"
 
 
 def test_what_was_not_measured_is_a_dash_and_never_a_guess(gathered: ReportData) -> None:
@@ -169,7 +186,7 @@ def test_little_makes_a_little_report() -> None:
 def test_the_page_is_whole_and_needs_nothing_from_elsewhere(gathered: ReportData, composed: Report) -> None:
     page = to_html(composed)
     reader = parsed(page)
-    assert reader.elements.count("svg") == 6
+    assert reader.elements.count("svg") == 5
     assert not {"script", "link", "img", "iframe", "object", "image", "foreignobject"} & set(reader.elements)
     links = [value for name, value in reader.attributes if name in ("href", "xlink:href", "src")]
     assert links and all(value is not None and value.startswith("#") for value in links)

@@ -39,6 +39,7 @@ _SIDE_BY_SIDE = "Speeds are measured beside the baseline in the same run, with o
 def overview(data: ReportData) -> Section:
     """Every variant, and the Pareto scatter."""
     rows = []
+    sure = any(data.lost_interval(variant) is not None for variant in data.variants)
     for variant in data.variants:
         cost = data.cost(variant)
         rows.append(
@@ -47,18 +48,18 @@ def overview(data: ReportData) -> Section:
                 precision(variant),
                 percent(data.accuracy(variant)),
                 points(data.lost(variant)),
-                interval(data.lost_interval(variant)),
+                *([interval(data.lost_interval(variant))] if sure else []),
                 percent(_agreement(variant)),
                 size(variant.size_bytes),
                 milliseconds(cost.figure("p50_ms") if cost else None),
                 milliseconds(cost.figure("p95_ms") if cost else None),
-                times(cost.figure("speedup") if cost else None),
+                _times(data, variant),
             )
         )
     metric = metric_name(data)
     columns = (
-        "variant", "precision", f">{metric} %", ">change", ">95 % of it", ">answers kept %", ">size",
-        ">p50 ms", ">p95 ms", ">speed",
+        "variant", "precision", f">{metric} %", ">change", *([">95 % interval"] if sure else []),
+        ">answers kept %", ">size", ">p50 ms", ">p95 ms", ">speed",
     )  # fmt: skip
     where = _SIDE_BY_SIDE.format(board=data.board) if data.board else ""
     told = [f"{data.samples} samples of {data.dataset}." if data.dataset else "", where]
@@ -87,14 +88,14 @@ def precisions(data: ReportData) -> Section | None:
     rows = [
         (
             precision(variant),
-            share(variant.size_bytes, data.baseline.size_bytes),
-            "1.00×" if variant.kind == IMPORT else times(_speed(data, variant)),
-            points(data.lost(variant)) if variant.kind != IMPORT else "0.00",
             variant.name,
+            share(variant.size_bytes, data.baseline.size_bytes),
+            _times(data, variant),
+            points(data.lost(variant)) if variant.kind != IMPORT else "0.00",
         )
         for variant in [data.baseline, *chosen]
     ]
-    columns = ("precision", ">storage", ">speed", f">change of {metric_name(data)}", "variant")
+    columns = ("precision", "variant", ">storage", ">speed", f">change of {metric_name(data)}")
     told = [_where(data)]
     half = next((variant for variant in chosen if variant.kind == CONVERT_FLOAT16), None)
     if half is not None and not half.values.get("faster_kernels", True):
@@ -158,17 +159,17 @@ def granularity(data: ReportData) -> Section | None:
     rows = [
         (
             way,
+            pair[way].name,
             {"per-tensor": "one scale a tensor", "per-channel": "one scale an output channel"}[way],
             percent(data.accuracy(pair[way])),
             points(data.lost(pair[way])),
             percent(_agreement(pair[way])),
             times(_speed(data, pair[way])),
-            pair[way].name,
         )
         for way in ("per-tensor", "per-channel")
     ]
     columns = (
-        "method", "weights", f">{metric_name(data)} %", ">change", ">answers kept %", ">speed", "variant",
+        "method", "variant", "weights", f">{metric_name(data)} %", ">change", ">answers kept %", ">speed",
     )  # fmt: skip
     return Section("Per tensor and per channel", [_where(data)], [Table(columns, rows)])
 
@@ -327,6 +328,12 @@ def _usual(data: ReportData, kind: str) -> MadeVariant | None:
 def _speed(data: ReportData, variant: MadeVariant) -> float | None:
     cost = data.cost(variant)
     return cost.figure("speedup") if cost else None
+
+
+def _times(data: ReportData, variant: MadeVariant) -> str:
+    """How many times as fast as the baseline, which is as fast as itself."""
+    measured = data.cost(variant) is not None
+    return times(1.0 if variant.kind == IMPORT and measured else _speed(data, variant))
 
 
 def _agreement(variant: MadeVariant) -> float | None:

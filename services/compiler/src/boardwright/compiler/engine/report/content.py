@@ -12,7 +12,6 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    caption: str = ""
 
 
 @dataclass(frozen=True, slots=True)

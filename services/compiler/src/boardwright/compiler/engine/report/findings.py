@@ -117,10 +117,12 @@ def ablation(data: ReportData) -> Section | None:
             ">size",
         )  # fmt: skip
         changes = [(_ablated(entry), value - base) for entry, value in entries[1:]]
-        plot = plots.bars("ablation", "Change against the baseline, points", changes, "points")
+        drawn = []  # bars of no length would show nothing
+        if any(points(change) != points(0.0) for _, change in changes):
+            drawn.append(plots.bars("ablation", "Change against the baseline, points", changes, "points"))
         told = "One factor at a time and all together, from one baseline, timed side by side."
         return Section(
-            "Ablation", [told, *_texts(document.get("interactions"))], [Table(columns, rows)], [plot]
+            "Ablation", [told, *_texts(document.get("interactions"))], [Table(columns, rows)], drawn
         )
     return None
 
@@ -157,11 +159,16 @@ def diagnosis(data: ReportData) -> Section | None:
     return Section("Diagnosis", told, tables)
 
 
+def _threads(count: object) -> str:
+    if count == 0:
+        return "default threads"
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
 def _timing(name: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
-    threads = figures.get("threads")
     return (
         name,
-        "default" if threads == 0 else str(threads),
+        _threads(figures.get("threads")),
         *(milliseconds(_number(figures.get(key))) for key in ("mean_ms", "std_ms")),
         NONE if (cv := _number(figures.get("cv"))) is None else f"{cv:.3f}",
         *(milliseconds(_number(figures.get(key))) for key in ("p95_ms", "iqr_ms")),
@@ -188,7 +195,7 @@ def costly_layers(data: ReportData) -> Section | None:
         ]
         told = (
             f"{variant}: {milliseconds(_number(document.get('run_ms')))} ms a run, "
-            f"{document.get('threads', '?')} thread(s), on the machine that profiled it; "
+            f"{_threads(document.get('threads'))}, on the machine that profiled it; "
             f"{count(document.get('macs'))} multiplications, "
             f"{count(document.get('parameters'))} parameters."
         )
@@ -265,5 +272,5 @@ def _number(value: Any) -> float | None:
 
 
 def _ablated(entry: Mapping[str, Any]) -> str:
-    factors = _texts(entry.get("factors"))
-    return f"{entry.get('name', '')} ({' + '.join(factors)})" if factors else str(entry.get("name", ""))
+    name, factors = str(entry.get("name", "")), _texts(entry.get("factors"))
+    return name if factors in ([], [name]) else f"{name} ({' + '.join(factors)})"

@@ -61,8 +61,9 @@ def pareto(data: ReportData) -> Plot | None:
     with _figure(3.9) as (figure, axes):
         axes.plot([x for x, _ in front], [y for _, y in front], color=_GOOD, linewidth=1.2, zorder=1)
         for variant, cost, accuracy in points:
-            color = _INK if variant.kind == IMPORT else _GOOD if (cost, accuracy) in front else _LOW
-            axes.scatter([cost], [accuracy], color=color, s=32, zorder=2)
+            best = (cost, accuracy) in front
+            color = _INK if variant.kind == IMPORT else _GOOD if best else _LOW
+            axes.scatter([cost], [accuracy], color=color, s=32, zorder=3 if best else 2)
         axes.margins(x=0.12)
         _cost_scale(axes, [cost for _, cost, _ in points])
         _accuracy_limits(axes, [accuracy for _, _, accuracy in points])
@@ -139,7 +140,15 @@ def _curve(
         base = data.accuracy(data.baseline) if data.baseline is not None else None
         if base is not None:
             axes.axhline(base, color=_INK, linewidth=1, linestyle="--")
-            axes.annotate("baseline", (places[0][0], base), xytext=(0, 4), textcoords="offset points")
+            lower = 2 * base > max(y for _, y in places) + min(y for _, y in places)  # the title is above
+            axes.annotate(
+                "baseline",
+                (places[-1][0], base),
+                xytext=(0, -4 if lower else 4),
+                textcoords="offset points",
+                ha="right",
+                va="top" if lower else "bottom",
+            )
         if logarithmic:
             axes.set_xscale("log")
         axes.set_xticks([x for x, _ in places], [f"{x:.3g}" if x < 1000 else f"{x:.0f}" for x, _ in places])
@@ -175,6 +184,8 @@ def _cost_scale(axes: Axes, values: Sequence[float]) -> None:
 
 def _label(axes: Axes, points: Sequence[tuple[MadeVariant, float, float]]) -> None:
     """Names beside the points; those of points that lie together are stacked."""
+    from matplotlib.patheffects import withStroke
+
     to_axes = (axes.transData + axes.transAxes.inverted()).transform
     taken: list[tuple[float, float]] = []
     for variant, x, y in sorted(points, key=lambda held: (-held[2], held[1])):
@@ -187,6 +198,7 @@ def _label(axes: Axes, points: Sequence[tuple[MadeVariant, float, float]]) -> No
             (across + 0.012, up + 0.012),
             xycoords="axes fraction",
             fontsize=8,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )
 
 

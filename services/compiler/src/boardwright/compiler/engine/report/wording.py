@@ -43,8 +43,11 @@ def interval(lost: tuple[float, float] | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Three digits after the point below 10."""
-    return NONE if value is None else f"{value:.3f}" if value < 10 else f"{value:.1f}"
+    """Three digits, so that a column of them stays readable: 0.331, 8.35, 19.4, 208."""
+    if value is None:
+        return NONE
+    places = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{places}f}"
 
 
 def size(size_bytes: float | None) -> str:
