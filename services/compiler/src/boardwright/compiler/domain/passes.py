@@ -36,7 +36,8 @@ class PassKind:
     ``takes`` those it takes where they are there. ``for_profile`` says that its result depends on the board's
     quantization profile (the parameter ``profile``), ``quantized`` that the Variant it makes serves that
     profile alone. ``beside_baseline`` gives it the baseline's graph. ``trains`` says that it takes the latest
-    checkpoint and gives a new one.
+    checkpoint and gives a new one, ``compares`` that it takes the Variants of its parameter ``experiments``
+    with their evaluations.
     """
 
     name: str

@@ -126,7 +126,8 @@ def plan(recipe: Recipe, subject: Subject) -> tuple[PlannedStep, ...]:
     """Return the steps of ``recipe`` on ``subject``, each after those it needs.
 
     Raises:
-        RecipeError: DATASET_MISSING, when a pass reads a dataset that was not given; TEACHER_MISSING.
+        RecipeError: DATASET_MISSING, when a pass reads a dataset that was not given; TEACHER_MISSING;
+            RECIPE_ORDER, when a pass compares what no pass before it made or evaluated.
     """
     steps: dict[str, PlannedStep] = {_IMPORT: _import_step(recipe.passes[0], subject)}
     started = _Made(FromStep(_IMPORT, MODEL), BASELINE, checkpoint=_checkpoint(subject))
