@@ -3,7 +3,10 @@
     from boardwright.client import Client
     version = Client().push("digits", "model.onnx", input_spec="input.json")
 
-    client.py        Client: the verbs (push, compile, build, measure, optimize, release, promote, …)
+    client.py        Client: push and optimize, and the verbs of
+    starting.py      compile, build, measure
+    releasing.py     release, promote, roll back
+    project.py       what they share: the connection and one project's resources
     pushing.py       what a push uploads and records
     models.py        versions, variants, artifacts, measurements, releases, stages, lineage, history
     datasets.py      samples in, sealed dataset versions out
