@@ -76,7 +76,7 @@ IMPORT = StepKind(
 )
 OBSERVE = StepKind(
     "compile/observe",
-    version="3",
+    version="4",
     determinism=Determinism.PURE,
     defaults={
         "method": "min-max",
@@ -91,7 +91,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="8",
+    version="9",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -107,7 +107,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="5",
+    version="6",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -128,7 +128,7 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="5",
+    version="6",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -203,7 +203,7 @@ PROFILE = StepKind(
 )
 DISTILL = StepKind(
     "compile/distill",
-    version="2",
+    version="3",
     determinism=Determinism.SEEDED,
     defaults={
         "teacher": None,
@@ -233,6 +233,7 @@ DISTILL = StepKind(
         "resampling": "none",
         "patience": 0,
         "time_limit_seconds": None,
+        "held_out": 0.1,
         "seed": 0,
         "fail_if_information_lost": True,
     },
@@ -277,7 +278,7 @@ _TRAINING: Mapping[str, Any] = {
 }
 TRAIN_QUANTIZED = StepKind(
     "compile/train-quantized",
-    version="5",
+    version="6",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",

@@ -90,12 +90,13 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
 
 def _values(described: Mapping[str, Any]) -> dict[str, Any]:
     kept = (
-        "objective", "matching", "layers", "labelled_samples", "teacher", "dataset", "scores", "epoch",
-        "objective_before", "objective_after",
+        "objective", "matching", "layers", "labelled_samples", "held_out_samples", "teacher", "dataset",
+        "scores", "epoch", "objective_before", "objective_after",
     )  # fmt: skip
     found = {name: described[name] for name in kept if name in described}
-    training = described.get("training", described)
-    return {**found, "losses": list(training.get("losses", ()))}
+    training = described.get("training", {"losses": described.get("losses", [])})
+    of_training = ("steps", "steps_planned", "stopped", "losses", "judged", "kept_epoch")
+    return {**found, **{name: training[name] for name in of_training if name in training}}
 
 
 def _import_teacher(request: StepRequest, folder: Path) -> ImportedModel:

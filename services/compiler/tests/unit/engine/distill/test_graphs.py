@@ -55,6 +55,29 @@ def test_a_teacher_of_another_size_makes_a_student_of_few_labels_better(student,
     assert list(done.record.terms) == ["soft-labels"]
 
 
+def test_held_out_samples_judge_and_the_best_weights_are_kept(student, teacher, digits):
+    """Features are learnt beside the answers, and answers alone judge: adapters begin at random."""
+    held_out = DataOptions(batch_size=32, held_out=0.25)
+    features = DistillOptions(objective="features")
+    done = learn(student, teacher, digits(0, 200, labels=False), features, data=held_out)
+    told = done.describe()["training"]
+    assert done.describe()["held_out_samples"] == 50
+    assert len(told["judged"]) == QUICK.epochs + 1
+    assert told["kept_epoch"] == told["judged"].index(min(told["judged"])) > 0
+    assert (done.before, done.after) == (pytest.approx(done.record.judged[0]), min(done.record.judged))
+    ruinous = TrainOptions(epochs=1, learning_rate=0.5, diverged_factor=1e9)
+    kept = learn(student, teacher, digits(0, 200, labels=False), training=ruinous, data=held_out)
+    assert kept.record.kept_epoch == 0 and kept.after == kept.before
+    assert "weights before training, which are kept" in " ".join(kept.notes)
+
+
+def test_too_few_samples_hold_none_out(student, teacher, digits):
+    done = learn(student, teacher, digits(0, 120), data=DataOptions(batch_size=32, held_out=0.25),
+                 training=TrainOptions(epochs=1))  # fmt: skip
+    assert done.describe()["held_out_samples"] == 0
+    assert done.record.samples == 120 and done.record.judged == []
+
+
 def test_without_samples_it_is_told(student, teacher):
     with pytest.raises(EngineError, match="no sample to train with") as caught:
         learn(student, teacher, [])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _FEWEST_HELD_OUT = 4
-"""Samples below which chance would choose the weights."""
+"""Samples below which chance would choose the weights of a network that begins near its best."""
 
 UNLABELLED = -1
 """The label of a sample that has none."""
@@ -123,8 +123,8 @@ class ImageBatches:
     """Shuffled batches of preprocessed images; see ``DataOptions``.
 
     ``any_size`` says that the network takes inputs of other sizes (``GraphNetwork.takes_size``): multi-scale
-    then changes the tensor's size, and otherwise the size of what is shown in it. The same seed and epoch
-    give the same batches.
+    then changes the tensor's size, and otherwise the size of what is shown in it. Where fewer than
+    ``fewest_held_out`` samples would judge, none are held out. The same seed and epoch give the same batches.
     """
 
     def __init__(
@@ -135,6 +135,7 @@ class ImageBatches:
         seed: int = 0,
         *,
         any_size: bool = False,
+        fewest_held_out: int = _FEWEST_HELD_OUT,
     ) -> None:
         self._source, self._spec, self._options, self._seed = source, spec, options, seed
         self._any_size = any_size
@@ -142,7 +143,7 @@ class ImageBatches:
         wanted = min(count, options.samples or count)
         chosen = [number * count // wanted for number in range(wanted)]
         judging = min(int(options.held_out * wanted), _MOST_HELD_OUT)
-        self._held_out = _spread(chosen, judging if judging >= _FEWEST_HELD_OUT else 0)
+        self._held_out = _spread(chosen, judging if judging >= fewest_held_out else 0)
         held_out = set(self._held_out)
         self._indices = [index for index in chosen if index not in held_out]
         self._labels = source.labels()

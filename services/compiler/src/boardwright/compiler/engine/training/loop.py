@@ -107,6 +107,7 @@ def train(
     on_step: OnStep = lambda step, steps, loss: None,
     *,
     held_out: Batches | None = None,
+    judging: Objective | None = None,
     groups: list[dict[str, Any]] | None = None,
     after_step: Callable[[], None] = lambda: None,
     memory_bytes: int | None = None,
@@ -114,9 +115,10 @@ def train(
 ) -> TrainRecord:
     """Train ``network`` in place and leave it in evaluation mode.
 
-    ``held_out`` batches judge before training and after each epoch: the weights that did best on them are
-    kept, and ``patience`` waits for them; after an epoch that did worse than the best, training goes on from
-    there with a smaller rate. Without any the last weights are kept.
+    ``held_out`` batches judge before training and after each epoch, by ``judging`` where that is another
+    objective than the one learnt: the weights that did best on them are kept, and ``patience`` waits for
+    them; after an epoch that did worse than the best, training goes on from there with a smaller rate.
+    Without any the last weights are kept.
 
     ``groups`` are torch's parameter groups where some parameters learn at a rate of their own (times
     ``rate_factor``); default: all trainable parameters. ``after_step`` runs after each step (masks,
@@ -138,10 +140,10 @@ def train(
     run.plan(batches, memory_bytes)
     state = StateFile(state_file, options.to_json())
     run.resume(state.read())
-    run.judge(held_out)
+    run.judge(held_out, judging or objective)
     while run.epoch < options.epochs and not run.ended:
         run.train_epoch(batches, on_step)
-        run.judge(held_out)
+        run.judge(held_out, judging or objective)
         state.write(run.state())
     return run.finish()
 
@@ -252,14 +254,14 @@ class _Run:
         record.losses.append(sum(seen) / max(1, len(seen)))
         self.epoch += 1
 
-    def judge(self, held_out: Batches | None) -> None:
+    def judge(self, held_out: Batches | None, objective: Objective) -> None:
         """Judge the state so far, remember the best, and end what makes no progress."""
         record = self.record
         if held_out is not None and len(record.judged) <= self.epoch:
             present = copied_state(self.network)
             if self.average is not None and self.epoch:
                 self.average.store(self.network)
-            value = judge(self.network, held_out, self.objective, len(held_out))
+            value = judge(self.network, held_out, objective, len(held_out))
             if self.best is None or value < min(record.judged):
                 self.best, record.kept_epoch = copied_state(self.network), self.epoch
             worse = bool(record.judged) and value > min(record.judged)
