@@ -37,7 +37,8 @@ class Determinism(StrEnum):
     PURE = "pure"
     """The same bytes."""
     SEEDED = "seeded"
-    """The same bytes for the same seed; the seed is part of the cache key."""
+    """The same bytes for the same seed, which is part of the cache key. What trains sums in an order that
+    depends on the number of threads and on the CPU: on another one the last bits of its weights differ."""
     OBSERVED = "observed"
     """A measurement: another figure every time. Cached by its key until someone measures again."""
 
