@@ -78,16 +78,15 @@ class Permission:
     """What a method needs.
 
     `role`: the least role of viewer < developer < releaser < admin. `resource`: the request's field that
-    names the project ("name", "parent", "model.name"); "" when the method speaks of no project. `others`:
-    the roles outside that order which may call it too. `public`: no token needed. `everywhere`: the role is
-    needed in every project ("*"), because what the method does concerns all of them.
+    names the project ("name", "parent", "model.name"). "" when the method speaks of no project: then whoever
+    may look at any project may look, and everything beyond looking concerns all projects and needs the role
+    in every one ("*"). `others`: the roles outside that order which may call it too. `public`: no token.
     """
 
     role: Literal["viewer", "developer", "releaser", "admin"]
     resource: str = ""
     others: frozenset[str] = frozenset({"service"})
     public: bool = False
-    everywhere: bool = False
 
     def project(self, request: Any) -> str:
         """The project that `request` speaks of."""
@@ -104,12 +103,9 @@ def permits(
     resource: str = "",
     *,
     worker: bool = False,
-    everywhere: bool = False,
 ) -> Permission:
-    """A table entry: least role, the request's naming field, whether workers may call it too, and whether
-    the role is needed in every project."""
-    others = frozenset({"service", "worker"} if worker else {"service"})
-    return Permission(role, resource, others, everywhere=everywhere)
+    """A table entry: least role, the request's naming field, and whether workers may call it too."""
+    return Permission(role, resource, frozenset({"service", "worker"} if worker else {"service"}))
 
 
 _NOBODY = Principal("anonymous")
@@ -157,10 +153,10 @@ def check_request(principal: Principal, permission: Permission, request: Any) ->
 
     Raises: PermissionDenied PERMISSION_MISSING.
     """
-    if permission.everywhere:
-        project = "*"
+    if permission.resource:
+        project = permission.project(request) or "?"
     else:
-        project = (permission.project(request) or "?") if permission.resource else ""
+        project = "" if permission.role == "viewer" else "*"
     check(principal, permission, project)
 
 

@@ -4,6 +4,11 @@
 delegate compiles it on the board at its first run. The delegate takes full-integer models only; what it
 does not take runs on the Cortex-A53 cores.
 
+The converter chooses its own scales, from the float graph. What the compiler's ``quantize`` does first
+(weights behind channels that never change are left out, ranges evened out, biases corrected) does not reach
+this build: under one scale per tensor such weights can take the levels of all others. Look at the artifact's
+golden samples on the board before it is promoted; ``granularity=per-channel`` is the slower way out.
+
 Sources: onnx2tf's README (https://github.com/PINTO0309/onnx2tf); NXP UG10166, "i.MX Machine Learning User's
 Guide", section on the VX delegate (https://www.nxp.com/docs/en/user-guide/UG10166.pdf).
 """

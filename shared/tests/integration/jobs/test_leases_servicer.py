@@ -121,6 +121,18 @@ async def test_only_workers_lease(endpoint: str) -> None:
     assert from_rpc_error(caught.value).reason == "TOKEN_UNKNOWN"
 
 
+async def test_a_grant_opens_inputs_and_leases_nothing(
+    service: JobService, endpoint: str, stub: jobs_pb2_grpc.LeasesStub
+) -> None:
+    for name in ("import", "other"):
+        await service.create(new_job(step(name, parameters={"step": name})))
+    grant = (await stub.AcquireLease(acquire())).lease.grant_token
+    async with connect(endpoint, token=grant) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            await jobs_pb2_grpc.LeasesStub(channel).AcquireLease(acquire())
+    assert from_rpc_error(caught.value).reason == "PERMISSION_MISSING"
+
+
 async def test_a_worker_that_hangs_up_leaves_no_lease_behind(
     service: JobService, stub: jobs_pb2_grpc.LeasesStub
 ) -> None:

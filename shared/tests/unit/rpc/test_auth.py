@@ -121,12 +121,14 @@ def test_a_name_without_project_gives_no_right(tokens):
 
 
 def test_what_concerns_every_project_needs_a_role_in_every_project():
-    everywhere = permits("admin", everywhere=True)
-    request = SimpleNamespace()
-    with pytest.raises(PermissionDenied) as denied:
-        auth.check_request(Principal("x", roles=(RoleGrant("admin", "vision"),)), everywhere, request)
-    assert "in every project" in denied.value.message
-    auth.check_request(Principal("x", roles=(RoleGrant("admin", "*"),)), everywhere, request)
+    request, leasing = SimpleNamespace(), permits("admin", worker=True)
+    for role in ("admin", "worker"):
+        with pytest.raises(PermissionDenied) as denied:
+            auth.check_request(Principal("x", roles=(RoleGrant(role, "vision"),)), leasing, request)
+        assert "in every project" in denied.value.message
+        auth.check_request(Principal("x", roles=(RoleGrant(role, "*"),)), leasing, request)
+    looking = permits("viewer")
+    auth.check_request(Principal("x", roles=(RoleGrant("viewer", "vision"),)), looking, request)
 
 
 def test_a_changed_file_is_read_again_and_a_broken_one_is_not(tokens, monkeypatch):

@@ -24,7 +24,7 @@ _WORKERS = permits("admin", worker=True)
 PERMISSIONS: dict[str, Permission] = dict.fromkeys(
     ("AcquireLease", "Heartbeat", "CompleteStep", "FailStep", "ReturnLease"), _WORKERS
 )
-"""Workers (and services, and administrators) may lease; a lease's grant is what opens its inputs."""
+"""Workers, services and administrators of every project may lease; a grant opens its inputs alone."""
 
 
 class LeasesServicer(jobs_pb2_grpc.LeasesServicer):

@@ -41,7 +41,6 @@ class Poller:
         self._stubs = stubs
         self._offer = offer
         self._make_step = make_step
-        self._slots = slots
         self._free = asyncio.Semaphore(slots)
         self._running: set[asyncio.Task[None]] = set()
 

@@ -36,7 +36,7 @@ PERMISSIONS: Mapping[str, Permission] = {
     # What a reference holds outlives collections: only the services that set them, and admins, let go of it.
     "SetReference": permits("admin", "reference.name"),
     "DeleteReference": permits("admin", "name"),
-    "CollectBlobs": permits("admin", everywhere=True),
+    "CollectBlobs": permits("admin"),
 }
 
 _MOST_DIGESTS = 10_000
