@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.graph.affine import fold_affine
 from boardwright.compiler.engine.graph.canonical import (
     drop_initializer_inputs,
     fold_gemm_factors,
@@ -83,6 +84,7 @@ def prepare_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     drop_leftovers(prepared.graph)
     fold_gemm_factors(prepared.graph)
     name_captured(prepared.graph)
+    fold_affine(prepared.graph)
     name_nodes(prepared.graph)
     return infer_types(prepared)
 
