@@ -9,7 +9,6 @@ and is left to the device's own load. Written as ONNX, the result is the same by
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 from boardwright.content.oci import GRAPH_MEDIA_TYPE
@@ -45,17 +44,54 @@ _INTEGER_KERNELS = (
 _MISSING = "ONNX Runtime is not installed; install the package onnxruntime in the worker's environment."
 
 
-class OnnxRuntimeToolchain(Toolchain):
-    """Builds ``model.onnx`` for ONNX Runtime's CPU kernels."""
+class OrtToolchain(Toolchain):
+    """What both ways to build for ONNX Runtime share: they differ in the file that they write."""
 
-    name = "onnxruntime"
     runtime = "onnxruntime"
-    architectures = ("x86_64", "aarch64")
-    option_values = {"optimization": ("extended", "basic", "none")}
 
     def availability(self) -> Availability:
         version = runtime_version()
         return Availability(version, "" if version else _MISSING)
+
+    def open(self, built: BuiltModel, threads: int) -> OrtSession:
+        self._require_runtime()
+        return open_session(built.entry_path, built.runtime_settings, threads)
+
+    def open_alternatives(self, graph: Path, built: BuiltModel) -> tuple[Session, ...]:
+        """Open the graph as it was given: node by node, and fused for this very machine."""
+        return (
+            open_session(graph, runtime_settings("disabled"), threads=1),
+            open_session(graph, runtime_settings("all"), threads=2),
+        )
+
+    def _require_runtime(self) -> None:
+        missing = self.availability().waits_for
+        if missing:
+            raise ToolchainError("BUILD_FAILED", missing)
+
+    def _built(
+        self, request: BuildRequest, facts: GraphFacts, file: BuiltFile, kernels: Counter[str]
+    ) -> BuiltModel:
+        integer = sum(kernels[name] for name in _INTEGER_KERNELS)
+        return BuiltModel(
+            files=(file,),
+            entry=file.name,
+            runtime=self.runtime,
+            runtime_version=runtime_version(),
+            runtime_settings=runtime_settings(),
+            kernels=dict(sorted(kernels.items())),
+            integer_kernels=integer,
+            cpu_features=needed_cpu_features(facts, request.architecture),
+            warnings=_float_compute_warnings(facts, integer),
+        )
+
+
+class OnnxRuntimeToolchain(OrtToolchain):
+    """Builds ``model.onnx`` for ONNX Runtime's CPU kernels."""
+
+    name = "onnxruntime"
+    architectures = ("x86_64", "aarch64")
+    option_values = {"optimization": ("extended", "basic", "none")}
 
     def vendor_commands(self, request: BuildRequest) -> tuple[tuple[str, ...], ...]:
         optimization = self.checked_options(request)["optimization"]
@@ -66,7 +102,7 @@ class OnnxRuntimeToolchain(Toolchain):
 
     def build(self, request: BuildRequest) -> BuiltModel:
         optimization = self.checked_options(request)["optimization"]
-        require_runtime(self)
+        self._require_runtime()
         facts = read_graph(request.graph)
         written = request.output_dir / MODEL_FILE
         if optimization == "none":
@@ -75,43 +111,7 @@ class OnnxRuntimeToolchain(Toolchain):
         else:
             save_optimized(request.graph, written, optimization, "ONNX", request.architecture)
         kernels = Counter(node.op_type for node in load_graph(written).graph.node)
-        return BuiltModel(
-            files=(BuiltFile(MODEL_FILE, written, GRAPH_MEDIA_TYPE),),
-            entry=MODEL_FILE,
-            runtime=self.runtime,
-            runtime_version=runtime_version(),
-            runtime_settings=runtime_settings(),
-            kernels=dict(sorted(kernels.items())),
-            integer_kernels=integer_kernels(kernels),
-            cpu_features=needed_cpu_features(facts, request.architecture),
-            warnings=float_compute_warnings(facts, kernels),
-        )
-
-    def open(self, built: BuiltModel, threads: int) -> OrtSession:
-        require_runtime(self)
-        return open_session(built.entry_path, built.runtime_settings, threads)
-
-    def open_alternatives(self, graph: Path, built: BuiltModel) -> tuple[Session, ...]:
-        return other_kernels(graph)
-
-
-def require_runtime(toolchain: Toolchain) -> None:
-    """Refuse to go on where ONNX Runtime is not installed.
-
-    Raises:
-        ToolchainError: BUILD_FAILED.
-    """
-    missing = toolchain.availability().waits_for
-    if missing:
-        raise ToolchainError("BUILD_FAILED", missing)
-
-
-def other_kernels(graph: Path) -> tuple[Session, ...]:
-    """Open the graph as it was given: node by node, and fused for this very machine."""
-    return (
-        open_session(graph, runtime_settings("disabled"), threads=1),
-        open_session(graph, runtime_settings("all"), threads=2),
-    )
+        return self._built(request, facts, BuiltFile(MODEL_FILE, written, GRAPH_MEDIA_TYPE), kernels)
 
 
 def save_optimized(graph: Path, written: Path, level: str, file_format: str, architecture: str) -> None:
@@ -144,11 +144,8 @@ def needed_cpu_features(facts: GraphFacts, architecture: str) -> tuple[str, ...]
     return ("vnni",) if architecture == "x86_64" and integer_compute else ()
 
 
-def float_compute_warnings(facts: GraphFacts, kernels: Counter[str]) -> tuple[str, ...]:
+def _float_compute_warnings(facts: GraphFacts, integer: int) -> tuple[str, ...]:
     """Tell when a quantized graph runs more of its heavy operators in float than it was quantized for."""
-    if not facts.precision.quantized:
-        return ()
-    integer = sum(kernels[name] for name in _INTEGER_KERNELS)
     if integer >= facts.precision.quantized:
         return ()
     return (
@@ -156,8 +153,3 @@ def float_compute_warnings(facts: GraphFacts, kernels: Counter[str]) -> tuple[st
         f"runtime runs only {integer} with integer kernels; the rest compute in float between conversions "
         "and gain no speed. Quantize by the board's profile.",
     )
-
-
-def integer_kernels(kernels: Mapping[str, int]) -> int:
-    """Count the operators that compute with integers."""
-    return sum(count for name, count in kernels.items() if name in _INTEGER_KERNELS)

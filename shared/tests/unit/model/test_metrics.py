@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from boardwright.model import ClassificationMeter, DetectionMeter, Detections, ModelError, top_k_hits
-from boardwright.model.detection import average_precision
 
 
 def test_top_k_breaks_ties_by_index_and_ignores_nan() -> None:
@@ -116,23 +115,6 @@ def test_detection_meter_equals_pycocotools(seed: int, settings: dict[str, bool]
             if entry.by_size[name] is not None:
                 assert entry.by_size[name] == pytest.approx(100 * expected, abs=1e-6)
     assert scores.truths == sum(entry.truths for entry in scores.classes.values()) == meter.truths
-
-
-def test_curves_give_the_same_figure_and_that_of_any_resample() -> None:
-    images = random_images(6)
-    meter, twice = DetectionMeter(), DetectionMeter()
-    for number, image in enumerate(images):
-        meter.update(*image)
-        for _ in range(number % 3):  # some images left out, some doubled
-            twice.update(*image)
-    weights = np.arange(len(images)) % 3
-    for index, curve in meter.curves().items():
-        truths = float(weights[curve.truth_images].sum())
-        averages = [
-            average_precision(np.repeat((hits & counted)[counted], weights[curve.images][counted]), truths)
-            for hits, counted in zip(curve.matched, curve.counted, strict=True)
-        ]
-        assert 100 * np.mean(averages) == pytest.approx(twice.scores().classes[index].map50_95, abs=1.0)
 
 
 def test_perfect_detections_score_100_and_none_scores_0() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from boardwright.testing import sample_graphs
 from boardwright.testing.toolchain_contract import RunningToolchainContract
-from boardwright.toolchains.onnx_runtime import OnnxRuntimeToolchain, integer_kernels
+from boardwright.toolchains.onnx_runtime import OnnxRuntimeToolchain
 from boardwright.toolchains.openvino import OpenVinoToolchain
 from boardwright.toolchains.openvino_session import runtime_version
 from boardwright.toolchains.ort_format import OrtFormatToolchain
@@ -64,7 +64,7 @@ class TestOnnxRuntime(RunningToolchainContract):
 
     def test_integer_kernels_are_counted(self, toolchain: Toolchain, tmp_path: Path) -> None:
         graph = sample_graphs.write_quantized_classifier(tmp_path / "g.onnx")
-        assert integer_kernels(toolchain.build(_request(tmp_path, graph, "x86_64")).kernels) == 3
+        assert toolchain.build(_request(tmp_path, graph, "x86_64")).integer_kernels == 3
 
 
 class TestOrtFormat(RunningToolchainContract):
