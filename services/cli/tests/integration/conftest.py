@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from boardwright.cli.embedded import stack
+from boardwright.cli.output import for_people
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Command:
         done = self.run(*arguments, "-o", "json")
         assert done.returncode == code, f"{done.returncode}: {done.stdout}{done.stderr}"
         error: dict[str, Any] = json.loads(done.stdout)["error"]
-        assert error["message"] in done.stderr
+        assert for_people(error["message"]) in done.stderr
         return error
 
 

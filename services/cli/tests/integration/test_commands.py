@@ -211,6 +211,11 @@ def test_from_version_to_rollout_by_commands(
     boardwright.json("fleet", "create", "lab", "--model", "small", "--stage", "production")
     error = boardwright.refused(3, "rollout", "start", "lab", "small@staging")
     assert error["reason"] == "RELEASE_NOT_PROMOTED"
+    done = [event["method"] for event in boardwright.json("history", "--audit", "--limit", "0")]
+    assert done.index("CreateFleet") < done.index("PromoteRelease") < done.index("SealDatasetVersion")
+    of_model = {event["resource"] for event in boardwright.json("history", "small", "--audit")}
+    assert all(name.startswith("projects/default/models/small") for name in of_model) and of_model
+    assert boardwright.run("ls", "small@r1").returncode == 2
     trace = pushed["traceparent"].split("-")[1]
     assert built["traceparent"].split("-")[1] == measured["traceparent"].split("-")[1] == trace
     assert release["traceparent"].split("-")[1] == trace, "one trace from the push on"

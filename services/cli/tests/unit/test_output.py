@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+import typer
 
 from boardwright.api.jobs.v1 import jobs_pb2
 from boardwright.cli import output
 from boardwright.cli.__main__ import exit_code, main
+from boardwright.cli.commands import server
 from boardwright.rpc import errors
 
 
@@ -103,3 +106,49 @@ def test_an_interruption_says_that_the_job_goes_on(
         main()
     assert end.value.code == 130
     assert "`boardwright job cancel`" in capsys.readouterr().err
+
+
+def test_what_people_read_has_short_names(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "projects/default/models/digits/releases/2"
+    output.print_table(("why not",), [[f"{name} was not built for this"]])
+    output.print_details([("why not", name)])
+    output.print_notes({"step": name})
+    output.say(name)
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("digits@r2") == 4
+    assert name not in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    ("names", "where", "limit", "said"),
+    [
+        ([], "", 2, "none yet"),
+        ([], 'state = "X"', 2, 'Nothing meets the filter state = "X"'),
+        (["a"], "", 2, ""),
+        (["a", "b"], "", 2, "there may be more (--limit 0 for all)"),
+        (["a", "b"], "", 0, ""),
+    ],
+)
+def test_a_list_says_what_it_leaves_out(
+    capsys: pytest.CaptureFixture[str], names: list[str], where: str, limit: int, said: str
+) -> None:
+    jobs = [jobs_pb2.Job(name=name) for name in names]
+    output.print_messages(
+        jobs,
+        output.Format.TABLE,
+        ("job",),
+        lambda job: [job.name],
+        empty="none yet",
+        where=where,
+        limit=limit,
+    )
+    told = capsys.readouterr().err
+    assert said in told if said else not told
+
+
+def test_a_token_can_be_piped_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("bw_secret\n"))
+    assert server.ask_for_token() == "bw_secret"
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(typer.BadParameter, match="empty"):
+        server.ask_for_token()

@@ -87,3 +87,16 @@ def test_other_names_are_shortened_to_what_is_unique() -> None:
     assert references.shorten("projects/p/fleets/f/devices/d") == "f/d"
     assert references.shorten("projects/p/rollouts/r1") == "r1"
     assert references.shorten("boards/x") == "boards/x"
+
+
+def test_a_sentence_is_shortened_but_not_an_address() -> None:
+    text = (
+        "projects/p/fleets/f takes projects/p/models/digits/releases/2: see https://x.example/projects/p/y."
+    )
+    assert references.shorten_names(text) == "f takes digits@r2: see https://x.example/projects/p/y."
+
+
+def test_a_device_is_named_with_its_fleet() -> None:
+    assert references.device_name("p", "cameras/cam-1") == "projects/p/fleets/cameras/devices/cam-1"
+    with pytest.raises(InvalidArgument, match="FLEET/DEVICE"):
+        references.device_name("p", "cam-1")

@@ -12,7 +12,7 @@ NAMED_AT_MOST = 20
 def dataset_not_found(name: str, near: str = "") -> NotFound:
     """DATASET_NOT_FOUND; `near` is the id of one with a similar name."""
     hint = f"; did you mean {near}?" if near else "; create it, or list the datasets"
-    return NotFound("DATASET_NOT_FOUND", f"there is no {name}{hint}", dataset=name)
+    return NotFound("DATASET_NOT_FOUND", f"there is no dataset {name}{hint}", dataset=name)
 
 
 def dataset_exists(name: str) -> AlreadyExists:
@@ -23,7 +23,7 @@ def dataset_exists(name: str) -> AlreadyExists:
 def version_not_found(name: str) -> NotFound:
     """DATASET_VERSION_NOT_FOUND."""
     hint = "; seal a version first" if name.endswith("/latest") else ""
-    return NotFound("DATASET_VERSION_NOT_FOUND", f"there is no {name}{hint}", version=name)
+    return NotFound("DATASET_VERSION_NOT_FOUND", f"there is no dataset version {name}{hint}", version=name)
 
 
 def version_sealed(name: str) -> FailedPrecondition:

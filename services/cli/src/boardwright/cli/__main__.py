@@ -66,8 +66,10 @@ def _say(error: BoardwrightError) -> None:
             }
         }
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    from boardwright.cli.output import say
+
     reason = f" [{error.reason}]" if error.reason else ""
-    sys.stderr.write(f"boardwright: {error.message}{reason}\n")
+    say(f"boardwright: {error.message}{reason}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from boardwright.cli.commands import (
     job,
     looking,
     optimizing,
+    provenance,
     pushing,
     releasing,
     reporting,
@@ -93,6 +94,7 @@ rollouts.register(app)
 fleets.register(app)
 job.register(app)
 looking.register(app)
+provenance.register(app)
 reporting.register(app)
 server.register(app)
 stack.register(app)

@@ -75,16 +75,24 @@ def print_messages(
     row: Callable[[M], Sequence[str]],
     *,
     empty: str,
+    where: str = "",
+    limit: int = 0,
 ) -> None:
-    """Print a list: as a JSON array, or a table with `row(message)` for each; `empty` when there is none."""
+    """Print a list: as a JSON array, or a table with `row(message)` for each.
+
+    Args:
+        empty: what to say when there is none.
+        where, limit: the filter and the bound that the list was asked with, of which a person is reminded.
+    """
+    found = list(messages)
     if output is Format.JSON:
-        print_json([document(message) for message in messages])
-        return
-    rows = [row(message) for message in messages]
-    if rows:
-        print_table(columns, rows)
+        print_json([document(message) for message in found])
+    elif found:
+        print_table(columns, [row(message) for message in found])
     else:
-        say(empty)
+        say(f"Nothing meets the filter {where}" if where else empty)
+    if limit and len(found) == limit:
+        say(f"These are {limit}, as many as --limit allows; there may be more (--limit 0 for all).")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
@@ -93,7 +101,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     from rich.console import Console
     from rich.table import Table
 
-    cells = [list(row) for row in rows]
+    cells = [[for_people(cell) for cell in row] for row in rows]
     headings = [column.lstrip(">") for column in columns]
     terminal = get_terminal_size().columns if sys.stdout.isatty() else None
     widths = _widths([headings, *cells], columns, terminal or _UNLIMITED_WIDTH)
@@ -140,7 +148,9 @@ def print_notes(notes: Mapping[str, str]) -> None:
 
     width = get_terminal_size().columns if sys.stdout.isatty() else _PAGE_WIDTH
     for name, text in notes.items():
-        lines = textwrap.wrap(text, max(width - 2, 20), break_long_words=False, break_on_hyphens=False)
+        lines = textwrap.wrap(
+            for_people(text), max(width - 2, 20), break_long_words=False, break_on_hyphens=False
+        )
         sys.stdout.write("\n".join([f"{name}:", *(f"  {line}" for line in lines)]) + "\n")
 
 
@@ -149,7 +159,7 @@ def print_details(rows: Iterable[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in rows if value]
     widest = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        lines = value.split("\n")
+        lines = for_people(value).split("\n")
         sys.stdout.write(f"{name:<{widest}}  {lines[0]}\n")
         for line in lines[1:]:
             sys.stdout.write(f"{'':<{widest}}  {line}\n")
@@ -157,7 +167,14 @@ def print_details(rows: Iterable[tuple[str, str]]) -> None:
 
 def say(text: str) -> None:
     """Tell a person something that is not the result: on standard error."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(for_people(text) + "\n")
+
+
+def for_people(text: str) -> str:
+    """A text as it is shown: with digits@3, not with projects/default/models/digits/versions/3."""
+    from boardwright.client.references import shorten_names
+
+    return shorten_names(text)
 
 
 def _escaped(cell: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from boardwright.api.registry.v1 import registry_pb2 as pb
 from boardwright.client import references
@@ -17,6 +18,9 @@ from boardwright.client.releasing import Releasing
 from boardwright.client.starting import Starting
 from boardwright.rpc.errors import AlreadyExists, InvalidArgument, NotFound
 from boardwright.selection import Attempt, Constraints, Selection
+
+if TYPE_CHECKING:
+    from boardwright.client.auditing import AuditEvent
 
 
 class Client(Starting, Releasing):
@@ -194,6 +198,17 @@ class Client(Starting, Releasing):
             progress=progress,
         )
         return optimizer.run(plans, asked, exhaustive=exhaustive, on_attempt=on_attempt)
+
+    def audit(self, model: str = "", *, where: str = "", limit: int = 0) -> Iterator[AuditEvent]:
+        """Who did what to a model, or (without one) to all models, datasets and fleets; newest first.
+
+        Raises:
+            InvalidArgument: FILTER_INVALID.
+        """
+        from boardwright.client.auditing import audit
+
+        name = references.model_name(self.project, model) if model else ""
+        return audit(self._connection, self.project, name, where=where, limit=limit)
 
     def _task_of(self, model: str, task: str) -> str:
         """The task to create the model with, "" where it is there; found out before anything is uploaded."""

@@ -84,9 +84,8 @@ class Fleets:
         return references.in_project(self._project, "fleets", fleet)
 
     def device_name(self, device: str) -> str:
-        """The device's full name."""
-        fleet, _, identifier = device.partition("/")
-        return device if references.is_full(device) else f"{self.full_name(fleet)}/devices/{identifier}"
+        """The device's full name. Raises: InvalidArgument REFERENCE_INVALID."""
+        return references.device_name(self._project, device)
 
 
 class Rollouts:

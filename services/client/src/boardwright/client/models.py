@@ -177,11 +177,6 @@ class Models:
         request = pb.ListPromotionsRequest(parent=references.model_name(self._project, model), filter=where)
         return every_page(self._connection.registry.ListPromotions, request, "promotions", limit)
 
-    def audit(self, *, where: str = "", limit: int = 0) -> Iterator[pb.AuditEvent]:
-        """Who did what in the registry, newest first."""
-        request = pb.ListAuditEventsRequest(parent=self._parent, filter=where)
-        return every_page(self._connection.registry.ListAuditEvents, request, "events", limit)
-
     def lineage(self, reference: str, *, direction: str = "both", depth: int = 10) -> pb.Lineage:
         """What a digest or resource was made of ("ancestors"), went into ("descendants"), or both.
 

@@ -24,6 +24,7 @@ _SHORT = re.compile(
 )
 _RELEASE = re.compile(r"r([1-9][0-9]*)")
 _MEASUREMENT = re.compile(r"m[1-9][0-9]*")
+_FULL_NAME = re.compile(r"(?<![\w/.-])projects/[a-z0-9-]+(?:/[A-Za-z0-9-]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ def parse(text: str) -> Reference:
         raise InvalidArgument(
             "REFERENCE_INVALID",
             f"{text!r} names nothing: write digits@3 (a version), digits@3/int8 (a variant), digits@r2 "
-            "(a release), digits@production (the release on a stage), or a full name (projects/…)",
+            "(a release), digits@production (the release on a stage), or a full name (projects/…); "
+            "ids are of lower-case letters, digits and hyphens",
         )
     return Reference(match[1], match[2] or "", inner)
 
@@ -163,6 +165,16 @@ def dataset_version_name(project: str, text: str) -> str:
     return f"projects/{project}/datasets/{reference.name}/versions/{reference.selector or 'latest'}"
 
 
+def device_name(project: str, text: str) -> str:
+    """The device's full name (`cameras/cam-1`). Raises: InvalidArgument REFERENCE_INVALID."""
+    if is_full(text):
+        return text
+    fleet, _, device = text.partition("/")
+    if not fleet or not device:
+        raise InvalidArgument("REFERENCE_INVALID", f"{text!r} names no device: write FLEET/DEVICE")
+    return f"{in_project(project, 'fleets', fleet)}/devices/{device}"
+
+
 def in_project(project: str, collection: str, text: str) -> str:
     """The full name of something that lies right in the project: a dataset, a fleet, a rollout, a job."""
     return text if is_full(text) else f"projects/{project}/{collection}/{text}"
@@ -191,3 +203,12 @@ def shorten(name: str) -> str:
     if kind == "fleets" and rest:
         return "/".join([identifier, rest[1]])
     return identifier if not rest else "/".join(parts[2:])
+
+
+def shorten_names(text: str) -> str:
+    """A sentence with the shorthand of each full name in it.
+
+    >>> shorten_names("promote projects/default/models/digits/releases/2 first")
+    'promote digits@r2 first'
+    """
+    return _FULL_NAME.sub(lambda match: shorten(match[0]), text)

@@ -163,6 +163,7 @@ def list_devices(
                 d.refusal_message,
             ),
             empty=f"No devices yet: boardwright fleet token {fleet}, then boardwright-agent enroll there",
+            where=where,
         )
 
 
@@ -207,6 +208,7 @@ def list_reports(
                 f"{r.message} [{r.reason}]" if r.reason else r.message,
             ),
             empty="No reports yet: the device speaks when it first installs or refuses something.",
+            limit=limit,
         )
 
 

@@ -61,6 +61,7 @@ def list_(
             ("job", "what", "state", "steps", "created"),
             lambda job: (short(job.name), job.title, state(job), steps_done(job), moment(job.create_time)),
             empty="No jobs yet: boardwright compile digits@1",
+            where=where,
         )
 
 

@@ -1,7 +1,8 @@
-"""`boardwright show`, `ls`, `lineage` and `history`."""
+"""`boardwright show` and `ls`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,13 +22,13 @@ from boardwright.cli.session import client_of
 if TYPE_CHECKING:
     from boardwright.client import Client
 
+_RELEASE = re.compile(r"@r[0-9]+$|/releases/[^/]+$")
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(show)
     app.command("ls")(list_)
-    app.command()(lineage)
-    app.command()(history)
 
 
 def show(
@@ -197,6 +198,8 @@ def list_(
             _list_models(client, where, limit, output)
         elif what.endswith("@r"):
             _list_releases(client, what.removesuffix("@r"), where, limit, output)
+        elif _RELEASE.search(what):
+            raise typer.BadParameter(f"{what} is a release: boardwright show {what}", param_hint="WHAT")
         elif "@" in what or "/versions/" in what:
             _list_artifacts(client, what, where, limit, output)
         else:
@@ -213,6 +216,8 @@ def _list_models(client: Client, where: str, limit: int, output: Format) -> None
         ("model", "task", "created", "description"),
         lambda m: (shorten(m.name), m.task, moment(m.create_time), m.description),
         empty="No models yet: boardwright push NAME CHECKPOINT",
+        where=where,
+        limit=limit,
     )
 
 
@@ -235,6 +240,8 @@ def _list_versions(client: Client, model: str, where: str, limit: int, output: F
             v.creator,
         ),
         empty=f"{model} has no versions yet: boardwright push {model} CHECKPOINT",
+        where=where,
+        limit=limit,
     )
 
 
@@ -284,6 +291,8 @@ def _list_releases(client: Client, model: str, where: str, limit: int, output: F
             r.description,
         ),
         empty=f"{model} has no releases yet: boardwright release {model}@1/int8",
+        where=where,
+        limit=limit,
     )
 
 
@@ -301,6 +310,7 @@ def _list_boards(client: Client, where: str, output: Format) -> None:
             "yes" if b.here else "",
         ),
         empty="The catalogue is empty.",
+        where=where,
     )
 
 
@@ -334,85 +344,3 @@ _CATALOGUES: dict[str, Callable[[Client, str, Format], None]] = {
     "toolchains": _list_toolchains,
     "recipes": _list_recipes,
 }
-
-
-def lineage(
-    context: typer.Context,
-    reference: Annotated[str, typer.Argument(help="digits@3/int8, digits@r2, or a digest.")],
-    direction: Annotated[str, typer.Option(help="ancestors, descendants or both.")] = "ancestors",
-    depth: Annotated[int, typer.Option(help="How many edges away at most.")] = 10,
-    output: OutputOption = Format.TABLE,
-) -> None:
-    """Show what something was made of, or went into.
-
-    \b
-    Example:
-      boardwright lineage digits@production
-    """
-    from boardwright.cli.tree import print_tree
-
-    if direction not in ("ancestors", "descendants", "both"):
-        raise typer.BadParameter("use ancestors, descendants or both", param_hint="--direction")
-    with client_of(context) as client:
-        graph = client.models.lineage(reference, direction=direction, depth=depth)
-        root = client.models.resolve(reference)
-    if output is Format.JSON:
-        print_json(document(graph))
-        return
-    print_tree(graph, root, up=direction != "descendants")
-    if graph.truncated:
-        say("There is more: raise --depth.")
-
-
-def history(
-    context: typer.Context,
-    model: Annotated[str, typer.Argument(help="Id of the model.")],
-    audit: Annotated[
-        bool, typer.Option("--audit", help="Every call on the project instead, with who made it.")
-    ] = False,
-    where: Annotated[str, typer.Option("--filter", help='For example: stage = "production".')] = "",
-    limit: Annotated[int, typer.Option(help="At most so many; 0 for all.")] = 50,
-    output: OutputOption = Format.TABLE,
-) -> None:
-    """Show every change of a model's stages, with who, when and why.
-
-    \b
-    Example:
-      boardwright history digits
-    """
-    from boardwright.cli.output import moment, state
-    from boardwright.client.references import shorten
-
-    with client_of(context) as client:
-        if audit:
-            print_messages(
-                client.models.audit(where=where, limit=limit),
-                output,
-                ("when", "who", "through", "did", "on", "why"),
-                lambda e: (
-                    moment(e.create_time),
-                    e.actor,
-                    e.service,
-                    e.method,
-                    shorten(e.resource),
-                    e.reason,
-                ),
-                empty="Nothing has happened yet.",
-            )
-            return
-        client.models.get(model)  # an unknown model is refused, not an empty history
-        print_messages(
-            client.models.history(model, where=where, limit=limit),
-            output,
-            ("when", "stage", "what", "release", "before", "who", "why"),
-            lambda p: (
-                moment(p.create_time),
-                p.stage.rpartition("/")[2],
-                state(p, "kind"),
-                shorten(p.release),
-                shorten(p.previous_release) if p.previous_release else "",
-                p.actor,
-                p.reason,
-            ),
-            empty=f"No release of {model} was promoted yet: boardwright promote {model} development",
-        )

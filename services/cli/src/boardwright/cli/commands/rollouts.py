@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from boardwright.cli.commands.fleets import FleetArgument, ReasonOption
-from boardwright.cli.output import Format, OutputOption, print_message, print_messages
+from boardwright.cli.output import Format, OutputOption, print_message, print_messages, say
 from boardwright.cli.progress import Bars
 from boardwright.cli.session import client_of
 
@@ -45,7 +45,10 @@ def start_rollout(
         started = client.rollouts.create(fleet, release, reason=reason, validate_only=dry_run)
         if wait and not dry_run:
             started = follow(client, started.name, output)
-    print_message(started, output, rollout_rows(started))
+    if dry_run and output is Format.TABLE:
+        say(f"{started.release} could roll out to {started.fleet}; nothing was started.")
+    else:
+        print_message(started, output, rollout_rows(started))
 
 
 @rollouts.command("ls")
@@ -80,6 +83,8 @@ def list_rollouts(
                 moment(r.create_time),
             ),
             empty="No rollouts yet: boardwright rollout start FLEET RELEASE",
+            where=where,
+            limit=limit,
         )
 
 

@@ -36,7 +36,7 @@ def login(
     from boardwright.client import Client
     from boardwright.client.credentials import Credentials, write_login
 
-    shown = token or typer.prompt("Token", hide_input=True, err=True)
+    shown = token or ask_for_token()
     with Client(endpoint, shown, session_of(context).project) as client:
         for _ in client.models.list(limit=1):
             pass
@@ -45,6 +45,18 @@ def login(
         print_json({"endpoint": endpoint, "stored": str(path)})
     else:
         say(f"Logged in to {endpoint}; stored in {path}.")
+
+
+def ask_for_token() -> str:
+    """The token from standard input: asked for on a terminal, else read from what was piped in."""
+    import sys
+
+    if sys.stdin.isatty():
+        return str(typer.prompt("Token", hide_input=True, err=True))
+    token = sys.stdin.readline().strip()
+    if not token:
+        raise typer.BadParameter("standard input is empty; pipe the token in", param_hint="--token")
+    return token
 
 
 def doctor(context: typer.Context, output: OutputOption = Format.TABLE) -> None:

@@ -149,6 +149,8 @@ def _travel(
                 "this machine is in no entry of the board catalogue; add one (see the builder's README)",
             )
         host = here.name.removeprefix("boards/")
+        if wishes.board:
+            client.boards.get(wishes.board)  # a slip of the pen is told before anything is pushed
         chain = Chain(client, stages, subject, host, wishes.board, wishes.sample_limit)
         version = chain.push()
         datasets = chain.datasets()
@@ -161,7 +163,7 @@ def _travel(
         if subject.evaluation is None:
             bounds = Bounds(None, bounds.latency_ms)
         try:
-            chain.promote(release, task, bounds)
+            chain.promote(release, task, bounds, built)
         except FailedPrecondition:
             if output is Format.TABLE:
                 print_report(collect(client, version.name))  # the figures that the gate refused
