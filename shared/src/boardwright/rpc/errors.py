@@ -160,6 +160,11 @@ def from_rpc_error(error: grpc.RpcError) -> BoardwrightError:
     number = code.value[0] if code is not None else 2
     details = (error.details() if hasattr(error, "details") else None) or str(error)
     kind = error_type(number)
+    if kind is Unavailable and "http1" in details:
+        return Unavailable(
+            "SERVICE_UNREACHABLE",
+            f"what answers there speaks HTTP/1, as REST does; give the host:port of gRPC instead ({details})",
+        )
     if kind is Unavailable:
         return Unavailable(
             "SERVICE_UNREACHABLE", f"the service cannot be reached ({details}); is it running?"

@@ -237,6 +237,22 @@ async def test_a_service_that_is_not_there_is_unreachable(tmp_path):
     assert error.reason == "SERVICE_UNREACHABLE"
 
 
+async def test_an_address_of_rest_is_told_from_an_outage(tmp_path):
+    async def refuse(reader, writer):
+        writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as rest:
+        port = rest.sockets[0].getsockname()[1]
+        async with connect(f"127.0.0.1:{port}", token="x", deadline_seconds=10) as channel:
+            stub = registry_pb2_grpc.RegistryStub(channel)
+            error = await failure(stub.GetModel(pb.GetModelRequest(name=NAME)))
+    assert error.reason == "SERVICE_UNREACHABLE"
+    assert "speaks HTTP/1" in error.message
+
+
 async def test_health_answers_without_a_token(tmp_path):
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
