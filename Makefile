@@ -14,7 +14,8 @@ EXAMPLES ?= ../shared/data
 INSTALL_POSTGRESQL ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PIP_INSTALL := $(PIP) install --quiet -c constraints.txt
+# On a terminal pip shows how far it is: the first installation takes minutes.
+PIP_INSTALL := $(PIP) install $(shell test -t 2 || echo --quiet) -c constraints.txt
 MEMBERS := proto shared $(sort $(dir $(wildcard services/*/pyproject.toml)))
 PACKAGES := content database device jobs model rpc samples selection telemetry toolchains testing \
             registry calibration compiler builder delivery gateway agent client cli
@@ -27,23 +28,23 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 $(VENV)/.torch: constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	@echo "Installing torch (the largest part, once)…"
-	$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing torch (the largest part, once; all of it takes some minutes)…"
+	@$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	@touch $@
 
 # One pip call for all members, so that none is looked for in an index; folders with
 # extras stand beside the plain ones, because older pips do not see that ./shared[x] is also boardwright-shared[y].
 $(VENV)/.installed: $(VENV)/.torch constraints.txt $(addsuffix /pyproject.toml,$(patsubst %/,%,$(MEMBERS)))
 	@echo "Installing Boardwright and what it runs on…"
-	$(PIP_INSTALL) hatchling editables
-	$(PIP_INSTALL) $(addprefix -e ./,$(MEMBERS)) -e './services/cli[embedded]' -e './shared[s3,postgresql]' \
+	@$(PIP_INSTALL) hatchling editables
+	@$(PIP_INSTALL) $(addprefix -e ./,$(MEMBERS)) -e './services/cli[embedded]' -e './shared[s3,postgresql]' \
 	    -e './services/compiler[engine,torch,ultralytics]' scikit-learn
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 	@echo "Installing what the tests need…"
-	$(PIP_INSTALL) -r requirements-test.txt
+	@$(PIP_INSTALL) -r requirements-test.txt
 	@touch $@
 
 install: $(VENV)/.installed ## Create the environment in .venv
@@ -121,7 +122,7 @@ bench-idle: $(VENV)/.installed ## Start time and memory of all services, idle
 	$(BIN)/python bench/idle.py
 
 docs: $(VENV)/.installed reference ## Run every command of the guides and write down what it printed
-	$(BIN)/python docs/run.py docs/tour.md
+	$(BIN)/python docs/run.py docs/tour.md docs/compression.md
 	$(BIN)/python docs/run.py --link '$(EXAMPLES)' docs/int8.md
 
 reference: $(VENV)/.installed ## Write docs/recipes.md from the schema of recipes
