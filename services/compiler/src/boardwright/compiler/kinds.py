@@ -203,7 +203,7 @@ PROFILE = StepKind(
 )
 DISTILL = StepKind(
     "compile/distill",
-    version="2",
+    version="3",
     determinism=Determinism.SEEDED,
     defaults={
         "teacher": None,
@@ -233,6 +233,7 @@ DISTILL = StepKind(
         "resampling": "none",
         "patience": 0,
         "time_limit_seconds": None,
+        "held_out": 0.1,
         "seed": 0,
         "fail_if_information_lost": True,
     },
