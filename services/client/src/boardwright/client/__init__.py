@@ -15,6 +15,7 @@
     board_figures.py what a variant costs on a board
     delivery.py      fleets, devices, rollouts
     catalogue.py     boards, toolchains, recipes
+    auditing.py      who did what, over all services
     content.py       blobs up and down
     references.py    shorthand: digits@3, digits@production
     credentials.py   where the server is and which token to show
