@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from boardwright.cli.embedded import stack
 
 
 @pytest.mark.slow
@@ -39,6 +44,19 @@ def test_the_main_job_reaches_a_device_and_repeats_nothing(boardwright: Any) -> 
     assert "compile/quantize" in tree and "digits.pt" in tree
     kinds = [report["kind"] for report in boardwright.json("device", "reports", "digits-fleet/device-1")]
     assert "installed" in kinds
+
+
+def test_a_run_that_is_ended_leaves_no_service_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "boardwright.cli", "--data", str(tmp_path), "demo"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stderr is not None
+        while "1/12  start" not in (line := demo.stderr.readline()):
+            assert line, "the services did not start"
+        assert stack.status(tmp_path).running
+        demo.send_signal(signal.SIGTERM)
+        demo.communicate(timeout=60)
+    assert demo.returncode == 128 + signal.SIGTERM
+    assert not stack.status(tmp_path).running
 
 
 def test_a_dataset_is_needed_for_one_s_own_model(boardwright: Any, tmp_path: Path) -> None:

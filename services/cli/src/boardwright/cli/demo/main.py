@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from boardwright.cli.demo.chain import STAGE, Bounds, Chain
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 _DIGITS_BOUNDS = Bounds(accuracy_drop_points=1.0, latency_ms=33.0)
 _OWN_SAMPLES = 300
+_SIGNALLED = 128
+"""A shell's exit code for a process that signal N ended is 128 + N."""
 _OWN_BOUNDS = Bounds(accuracy_drop_points=5.0, latency_ms=1000.0)
 
 
@@ -73,6 +78,7 @@ def run(wishes: Wishes, output: Format) -> int:
     own = _own_subject(wishes, wishes.checkpoint) if wishes.checkpoint is not None else None
     stages = Stages(12 if own is None or own.evaluation is not None else 11, output)
     with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(_ended_by_signals())
         # Training needs none of the services: it begins first, and they start meanwhile.
         training = Training(data / "demo" / "digits") if own is None else None
         if training is not None:
@@ -84,6 +90,21 @@ def run(wishes: Wishes, output: Format) -> int:
         rows, device, refused = _travel(wishes, output, subject, stages, endpoints, data)
     _last_words(wishes, output, stages, subject, rows, device, refused)
     return 0
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let what was started here be stopped, too, when a terminal is closed or CI ends the run."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(_SIGNALLED + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _own_subject(wishes: Wishes, checkpoint: Path) -> Subject:
