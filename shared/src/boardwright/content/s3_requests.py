@@ -75,10 +75,6 @@ class S3Requests:
         document = _xml(self._send("POST", key, {"uploads": ""}))
         return _text(document, "UploadId")
 
-    def part_url(self, key: str, upload_id: str, number: int, life: timedelta) -> str:
-        """A presigned URL that takes one part."""
-        return self._url("PUT", key, {"uploadId": upload_id, "partNumber": str(number)}, life)
-
     def put_part(self, key: str, upload_id: str, number: int, data: bytes) -> None:
         """Send one part."""
         self._send("PUT", key, {"uploadId": upload_id, "partNumber": str(number)}, body=data)

@@ -124,10 +124,10 @@ class _Multicallable:
         return self._caller.wrap(self._inner.future, deadline=self._deadline)(request, *args, **options)
 
 
-class _AsyncChannel(grpc.aio.Channel):
-    """A `grpc.aio.Channel` whose calls carry token, trace and deadline."""
+class _CarryingCalls:
+    """The calls of a channel, each with token, trace and deadline."""
 
-    def __init__(self, inner: grpc.aio.Channel, base: tuple[tuple[str, str], ...], deadline: float) -> None:
+    def __init__(self, inner: Any, base: tuple[tuple[str, str], ...], deadline: float) -> None:
         self._inner = inner
         self._caller = _Caller(base, deadline)
 
@@ -148,6 +148,12 @@ class _AsyncChannel(grpc.aio.Channel):
         return _Multicallable(
             self._inner.stream_stream(method, *args, **options), self._caller, deadline=False
         )
+
+
+class _AsyncChannel(_CarryingCalls, grpc.aio.Channel):
+    """A `grpc.aio.Channel` whose calls carry token, trace and deadline."""
+
+    _inner: grpc.aio.Channel
 
     async def __aenter__(self) -> _AsyncChannel:
         return self
@@ -168,30 +174,8 @@ class _AsyncChannel(grpc.aio.Channel):
         await self._inner.channel_ready()
 
 
-class _SyncChannel(grpc.Channel):
+class _SyncChannel(_CarryingCalls, grpc.Channel):
     """A `grpc.Channel` whose calls carry token, trace and deadline."""
-
-    def __init__(self, inner: grpc.Channel, base: tuple[tuple[str, str], ...], deadline: float) -> None:
-        self._inner = inner
-        self._caller = _Caller(base, deadline)
-
-    def unary_unary(self, method: str, *args: Any, **options: Any) -> Any:
-        return _Multicallable(self._inner.unary_unary(method, *args, **options), self._caller, deadline=True)
-
-    def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
-        return _Multicallable(
-            self._inner.unary_stream(method, *args, **options), self._caller, deadline=False
-        )
-
-    def stream_unary(self, method: str, *args: Any, **options: Any) -> Any:
-        return _Multicallable(
-            self._inner.stream_unary(method, *args, **options), self._caller, deadline=False
-        )
-
-    def stream_stream(self, method: str, *args: Any, **options: Any) -> Any:
-        return _Multicallable(
-            self._inner.stream_stream(method, *args, **options), self._caller, deadline=False
-        )
 
     def subscribe(self, callback: Callable[..., Any], try_to_connect: bool = False) -> None:
         self._inner.subscribe(callback, try_to_connect)

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from boardwright import telemetry
 from boardwright.content.errors import ContentError
-from boardwright.database import DatabaseError
+from boardwright.database import Database, DatabaseError
+from boardwright.rpc.environment import database_url
 
 
 def launch(
     service: str,
     serve: Callable[[], Awaitable[None]],
-    migrate: Callable[[], None],
+    open_database: Callable[[str], Database],
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Run one word of a service's command line; return the exit status.
@@ -38,7 +39,7 @@ def launch(
         if words == ["serve"]:
             asyncio.run(_awaited(serve))
         else:
-            migrate()
+            _migrate(open_database(database_url()))
     except ValueError as error:
         sys.stderr.write(f"{service}: {error}\n")
         return 2
@@ -46,6 +47,13 @@ def launch(
         sys.stderr.write(f"{service}: {error}\n")
         return 4
     return 0
+
+
+def _migrate(database: Database) -> None:
+    try:
+        database.migrate(in_process=True)
+    finally:
+        database.close()
 
 
 async def _awaited(serve: Callable[[], Awaitable[None]]) -> None:

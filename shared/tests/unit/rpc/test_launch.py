@@ -2,8 +2,9 @@ import logging
 
 import pytest
 
-from boardwright.database import DatabaseUnavailable
+from boardwright.database import Database, DatabaseUnavailable
 from boardwright.rpc.launch import launch
+from boardwright.testing.jobs import MIGRATIONS
 
 
 @pytest.fixture(autouse=True)
@@ -22,27 +23,36 @@ def raising(error):
     return serve
 
 
+def opens_nothing(url):
+    raise AssertionError(url)
+
+
 async def nothing():
     pass
 
 
 @pytest.mark.parametrize(("words", "status"), [([], 2), (["bogus"], 2), (["serve", "x"], 2), (["--help"], 0)])
 def test_other_words_show_the_usage(words, status, capsys):
-    assert launch("registry", nothing, lambda: None, words) == status
+    assert launch("registry", nothing, opens_nothing, words) == status
     told = capsys.readouterr().err
     assert "python -m boardwright.registry serve|migrate" in told
     assert "BOARDWRIGHT_" in told
 
 
-def test_both_words_run():
+def test_both_words_run(tmp_path, monkeypatch):
     done = []
 
     async def serve():
         done.append("served")
 
-    assert launch("registry", serve, lambda: done.append("migrated"), ["serve"]) == 0
-    assert launch("registry", serve, lambda: done.append("migrated"), ["migrate"]) == 0
-    assert done == ["served", "migrated"]
+    def opens(url):
+        return Database.open(url, schema="jobs", migrations=MIGRATIONS)
+
+    monkeypatch.setenv("BOARDWRIGHT_DATABASE_URL", f"sqlite:///{tmp_path}/jobs.db")
+    assert launch("registry", serve, opens, ["serve"]) == 0
+    assert not list(tmp_path.iterdir())
+    assert launch("registry", serve, opens, ["migrate"]) == 0
+    assert done == ["served"] and (tmp_path / "jobs.db").exists()
 
 
 @pytest.mark.parametrize(
@@ -54,11 +64,11 @@ def test_both_words_run():
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(error, status, capsys):
-    assert launch("registry", raising(error), lambda: None, ["serve"]) == status
+    assert launch("registry", raising(error), opens_nothing, ["serve"]) == status
     assert capsys.readouterr().err.splitlines()[-1] == f"registry: {error}"
 
 
 def test_a_wrong_log_level_is_a_wrong_setting(monkeypatch, capsys):
     monkeypatch.setenv("BOARDWRIGHT_LOG", "loud")
-    assert launch("registry", nothing, lambda: None, ["serve"]) == 2
+    assert launch("registry", nothing, opens_nothing, ["serve"]) == 2
     assert "loud" in capsys.readouterr().err

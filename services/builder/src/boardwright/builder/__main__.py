@@ -1,7 +1,7 @@
-"""``python -m boardwright.builder serve|migrate``."""
+"""`python -m boardwright.builder serve|migrate`."""
 
-from boardwright.builder.app import migrate, run
+from boardwright.builder.app import open_database, run
 from boardwright.rpc.launch import launch
 
 if __name__ == "__main__":
-    raise SystemExit(launch("builder", run, migrate))
+    raise SystemExit(launch("builder", run, open_database))

@@ -26,7 +26,6 @@ from boardwright.jobs.service import JobService
 from boardwright.jobs.storage.retention import forgetting
 from boardwright.model.host import detect_host
 from boardwright.rpc.client import connect
-from boardwright.rpc.environment import database_url
 from boardwright.rpc.server import Service, serve
 
 
@@ -69,12 +68,3 @@ async def run() -> None:
 def open_database(url: str) -> Database:
     """The builder's database."""
     return Database.open(url, schema=SCHEMA, migrations=MIGRATIONS)
-
-
-def migrate() -> None:
-    """Bring the schema to this version. Raises: ValueError, DatabaseError."""
-    database = open_database(database_url())
-    try:
-        database.migrate()
-    finally:
-        database.close()

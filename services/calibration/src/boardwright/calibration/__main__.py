@@ -1,15 +1,7 @@
 """`python -m boardwright.calibration serve|migrate`."""
 
-import sys
-
-from boardwright.calibration.app import migrate, run
+from boardwright.calibration.app import open_database, run
 from boardwright.rpc.launch import launch
 
-
-def main() -> int:
-    """Run the command line; return the exit status."""
-    return launch("calibration", run, migrate)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(launch("calibration", run, open_database))

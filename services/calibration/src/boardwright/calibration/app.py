@@ -18,7 +18,6 @@ from boardwright.calibration.storage.repository import SqlRepository
 from boardwright.database import Database
 from boardwright.database.housekeeping import keep_house
 from boardwright.database.outbox import Outbox
-from boardwright.rpc.environment import database_url
 from boardwright.rpc.server import Service, serve
 
 
@@ -49,12 +48,3 @@ async def run() -> None:
 def open_database(url: str) -> Database:
     """The service's database."""
     return Database.open(url, schema=SCHEMA, migrations=MIGRATIONS)
-
-
-def migrate() -> None:
-    """Bring the schema to this version. Raises: ValueError, DatabaseError."""
-    database = open_database(database_url())
-    try:
-        database.migrate(in_process=True)
-    finally:
-        database.close()

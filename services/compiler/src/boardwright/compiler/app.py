@@ -74,12 +74,3 @@ async def serve() -> None:
             await channel.close(None)
     finally:
         database.close()
-
-
-def migrate() -> None:
-    """Bring the database to this version."""
-    database = open_database(CompilerSettings.from_environment().database_url)
-    try:
-        database.migrate()
-    finally:
-        database.close()

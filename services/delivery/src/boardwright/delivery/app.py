@@ -21,7 +21,6 @@ from boardwright.delivery.settings import MIGRATIONS, SCHEMA, Settings
 from boardwright.delivery.storage.repository import SqlStore
 from boardwright.delivery.trust.folder import FolderRepositories
 from boardwright.delivery.trust.keys import FileKeyStore
-from boardwright.rpc.environment import database_url
 from boardwright.rpc.server import Service, serve
 
 
@@ -75,12 +74,3 @@ async def run() -> None:
 def open_database(url: str) -> Database:
     """The service's database."""
     return Database.open(url, schema=SCHEMA, migrations=MIGRATIONS)
-
-
-def migrate() -> None:
-    """Bring the schema to this version. Raises: ValueError, DatabaseError."""
-    database = open_database(database_url())
-    try:
-        database.migrate(in_process=True)
-    finally:
-        database.close()

@@ -1,15 +1,7 @@
 """`python -m boardwright.registry serve|migrate`."""
 
-import sys
-
-from boardwright.registry.app import migrate, run
+from boardwright.registry.app import open_database, run
 from boardwright.rpc.launch import launch
 
-
-def main() -> int:
-    """Run the command line; return the exit status."""
-    return launch("registry", run, migrate)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(launch("registry", run, open_database))

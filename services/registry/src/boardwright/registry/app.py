@@ -27,7 +27,6 @@ from boardwright.registry.storage.blob_references import SqlBlobReferences
 from boardwright.registry.storage.blobs import SqlBlobRepository
 from boardwright.registry.variants_service import VariantsService
 from boardwright.registry.versions_service import VersionsService
-from boardwright.rpc.environment import database_url
 from boardwright.rpc.server import Service, serve
 
 _COLLECTION_SECONDS = 3600.0
@@ -95,12 +94,3 @@ async def run() -> None:
 def open_database(url: str) -> Database:
     """The registry's database."""
     return Database.open(url, schema=SCHEMA, migrations=MIGRATIONS)
-
-
-def migrate() -> None:
-    """Bring the schema to this version. Raises: ValueError, DatabaseError."""
-    database = open_database(database_url())
-    try:
-        database.migrate(in_process=True)
-    finally:
-        database.close()
