@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,14 +36,13 @@ class OperatorUse:
 
 @dataclass(frozen=True, slots=True)
 class GraphFacts:
-    """What a graph is made of. ``dynamic_inputs`` names inputs that have a dimension left open."""
+    """What a graph is made of."""
 
     ir_version: int
     opsets: dict[str, int]
     operators: tuple[OperatorUse, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    dynamic_inputs: tuple[str, ...]
     parameters: int
     precision: Precision
 
@@ -65,7 +65,6 @@ def read_graph(path: Path) -> GraphFacts:
             if len(shown) < _SHOWN_NODES:
                 shown.append(node.name or (node.output[0] if node.output else ""))
     weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
     return GraphFacts(
         ir_version=int(model.ir_version),
         opsets=opsets,
@@ -73,10 +72,9 @@ def read_graph(path: Path) -> GraphFacts:
             OperatorUse(domain, operator, opsets.get(domain, 1), count, tuple(names[domain, operator]))
             for (domain, operator), count in sorted(counts.items())
         ),
-        inputs=tuple(value.name for value in inputs),
+        inputs=tuple(value.name for value in model.graph.input if value.name not in weights),
         outputs=tuple(value.name for value in model.graph.output),
-        dynamic_inputs=tuple(value.name for value in inputs if _is_dynamic(value)),
-        parameters=sum(_size(tensor) for tensor in model.graph.initializer),
+        parameters=sum(prod(tensor.dims) for tensor in model.graph.initializer),
         precision=read_precision(model.graph),
     )
 
@@ -126,14 +124,3 @@ def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
             for inner in attribute.graphs:
                 found.extend(_graphs(inner))
     return found
-
-
-def _is_dynamic(value: onnx.ValueInfoProto) -> bool:
-    return any(not dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)
-
-
-def _size(tensor: onnx.TensorProto) -> int:
-    size = 1
-    for dim in tensor.dims:
-        size *= int(dim)
-    return size

@@ -17,14 +17,8 @@ def test_operators_are_counted_and_named(tmp_path: Path) -> None:
     uses = {use.operator: (use.count, use.version, use.nodes) for use in facts.operators}
     assert uses["Conv"] == (2, 19, ("conv0", "conv1"))
     assert (facts.inputs, facts.outputs) == (("image",), ("logits",))
-    assert facts.dynamic_inputs == () and facts.precision.short == "FP32"
+    assert facts.precision.short == "FP32"
     assert facts.parameters == 3 * 8 * 9 + 8 + 8 * 16 * 9 + 16 + 16 * 10 + 10
-
-
-def test_an_open_axis_is_told(tmp_path: Path) -> None:
-    assert read_graph(sample_graphs.write_classifier(tmp_path / "g.onnx", "batch")).dynamic_inputs == (
-        "image",
-    )
 
 
 @pytest.mark.parametrize("activation", ["uint8", "int8"])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _FUSED_OVERLAP = 0.55
+"""The paper's own threshold."""
 
 
 def merge(
@@ -40,7 +41,7 @@ def merge(
     return Detections(boxes[kept], scores[kept], classes[kept])
 
 
-def fuse(answers: Sequence[Detections], limit: int, overlap: float = _FUSED_OVERLAP) -> Detections:
+def fuse(answers: Sequence[Detections], limit: int) -> Detections:
     """Weighted boxes fusion (Solovyev, Wang, Gabruseva, 2019).
 
     Boxes of a class that overlap become one, at the mean of their corners weighted by score. Its score is
@@ -55,7 +56,7 @@ def fuse(answers: Sequence[Detections], limit: int, overlap: float = _FUSED_OVER
     for index in np.unique(classes):
         mine = np.flatnonzero(classes == index)
         mine = mine[np.argsort(-scores[mine], kind="stable")]
-        for box, total, count in _clusters(boxes[mine], scores[mine], overlap):
+        for box, total, count in _clusters(boxes[mine], scores[mine]):
             score = total / count * min(count, len(answers)) / len(answers)
             fused.append((box, score, int(index)))
     order = sorted(range(len(fused)), key=lambda position: -fused[position][1])[:limit]
@@ -66,7 +67,7 @@ def fuse(answers: Sequence[Detections], limit: int, overlap: float = _FUSED_OVER
     )
 
 
-def _clusters(boxes: Array, scores: Array, overlap: float) -> list[tuple[Array, float, int]]:
+def _clusters(boxes: Array, scores: Array) -> list[tuple[Array, float, int]]:
     """Boxes of one class by falling score to (fused box, sum of scores, number) of each cluster."""
     import numpy as np
 
@@ -80,7 +81,7 @@ def _clusters(boxes: Array, scores: Array, overlap: float) -> list[tuple[Array, 
             inner = np.minimum(box[2:], known[:, 2:]) - np.maximum(box[:2], known[:, :2])
             inner = np.clip(inner, 0, None).prod(axis=1)
             ratio = inner / np.maximum(area + areas[:used] - inner, 1e-12)
-            near = int(ratio.argmax()) if ratio.max() > overlap else -1
+            near = int(ratio.argmax()) if ratio.max() > _FUSED_OVERLAP else -1
         if near < 0:
             near, used = used, used + 1
         total = weights[near] + score

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Feed = Mapping[str, "np.ndarray[Any, Any]"]
 
+_WARM_UP = 3
 _KERNEL_SUFFIX = "_kernel_time"
 _LAYOUT_SUFFIXES = ("_nchwc", "_quant")
 
@@ -61,7 +62,7 @@ class RuntimeProfile:
 
 
 def profile_runtime(
-    model: onnx.ModelProto, feed: Feed, *, threads: int = 1, runs: int = 20, warm_up: int = 3
+    model: onnx.ModelProto, feed: Feed, *, threads: int = 1, runs: int = 20
 ) -> RuntimeProfile:
     """Run the fully optimised graph ``runs`` times on ``feed`` and return what its kernels took here.
 
@@ -77,7 +78,7 @@ def profile_runtime(
             optimized_path=optimised,
             exact=False,
         )
-        for _ in range(warm_up + runs):
+        for _ in range(_WARM_UP + runs):
             session.run(None, dict(feed))
         trace = Path(session.end_profiling()).read_bytes()
         weights = _weight_shapes(optimised)
@@ -90,8 +91,8 @@ def profile_runtime(
     peaks = [int(found[-1]["args"].get("mem_in_use_peak", 0)) for found in order]
     whole = [event["dur"] / 1000 for event in events if event.get("name") == "model_run"]
     return RuntimeProfile(
-        tuple(_kernel(found[warm_up:] or found, weights) for found in order),
-        statistics.median(whole[warm_up:]),
+        tuple(_kernel(found[_WARM_UP:] or found, weights) for found in order),
+        statistics.median(whole[_WARM_UP:]),
         runs,
         threads,
         max(peaks, default=0),

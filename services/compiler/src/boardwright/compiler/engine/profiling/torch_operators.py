@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import onnx
 
 _OWN = "aten::"
+_RUNS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class TorchOperator:
 
 
 def profile_torch(
-    model: onnx.ModelProto, feed: Mapping[str, np.ndarray[Any, Any]], *, runs: int = 5
+    model: onnx.ModelProto, feed: Mapping[str, np.ndarray[Any, Any]]
 ) -> tuple[TorchOperator, ...]:
     """Return the operators of a float32 graph as PyTorch runs it here, dearest first.
 
@@ -42,11 +43,11 @@ def profile_torch(
     with torch.no_grad():
         network(tensors)
         with profile(activities=[ProfilerActivity.CPU]) as recorded:
-            for _ in range(runs):
+            for _ in range(_RUNS):
                 network(tensors)
     found = [
         TorchOperator(
-            str(event.key).removeprefix(_OWN), event.count // runs, event.self_cpu_time_total / 1000 / runs
+            str(event.key).removeprefix(_OWN), event.count // _RUNS, event.self_cpu_time_total / 1000 / _RUNS
         )
         for event in recorded.key_averages()
         if str(event.key).startswith(_OWN) and event.self_cpu_time_total > 0
