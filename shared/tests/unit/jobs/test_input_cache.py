@@ -91,3 +91,36 @@ async def test_a_broken_fetch_leaves_nothing(tmp_path: Path, source: Source) -> 
     source.failing = False
     async with cache.use({"input": blob("a")}, source) as paths:
         assert paths["input"].exists()
+
+
+async def test_one_blob_is_fetched_by_one_step_at_a_time_also_after_a_failure(tmp_path: Path) -> None:
+    cache = InputCache(tmp_path / "inputs", 100)
+    fetching, most, calls = 0, 0, 0
+    broken, late = asyncio.Event(), asyncio.Event()
+
+    async def fetch(wanted: Blob, path: Path) -> None:
+        nonlocal fetching, most, calls
+        calls, fetching = calls + 1, fetching + 1
+        most, first = max(most, fetching), calls == 1
+        try:
+            await (broken if first else late).wait()
+            if first:
+                raise ConnectionError("broken off")
+            path.write_bytes(b"a" * 10)
+        finally:
+            fetching -= 1
+
+    async def use() -> None:
+        async with cache.use({"model": blob("a")}, fetch):
+            pass
+
+    first, second = asyncio.create_task(use()), asyncio.create_task(use())
+    await asyncio.sleep(0)
+    broken.set()
+    with pytest.raises(ConnectionError):
+        await first
+    third = asyncio.create_task(use())
+    await asyncio.sleep(0)
+    late.set()
+    await asyncio.gather(second, third)
+    assert (most, calls) == (1, 2)

@@ -42,6 +42,8 @@ class InputCache:
         finally:
             self._in_use.subtract(blob.digest for blob in blobs.values())
             self._in_use += Counter()
+            for digest in self._fetching.keys() - self._in_use.keys():
+                del self._fetching[digest]  # nobody holds it or waits for it
             self._shrink()
 
     async def _provide(self, blob: Blob, fetch: Fetch) -> Path:
@@ -58,7 +60,6 @@ class InputCache:
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
-                self._fetching.pop(blob.digest, None)
         self._shrink()
         return path
 
