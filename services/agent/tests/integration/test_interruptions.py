@@ -68,6 +68,12 @@ def test_killed_during_the_download_only_the_rest_travels(enrolled, fleet) -> No
     assert blob_ranges(fleet)[0] == f"bytes={arrived}-"
 
 
+def test_a_download_that_the_disk_damaged_later_is_fetched_again(enrolled, fleet) -> None:
+    model = fleet.release(1).file("model")
+    (enrolled.home / "downloads" / model.digest.hex).write_bytes(b"\0" * model.size_bytes)
+    assert enrolled("once")[1]["result"] == "installed"
+
+
 def test_a_damaged_partial_download_starts_over(enrolled, fleet) -> None:
     bundle = fleet.release(1, padding_bytes=MEGABYTE)
     model = bundle.file("model")

@@ -52,6 +52,25 @@ def test_slots_alternate(home: Home) -> None:
     assert sorted(path.name for path in home.slots.iterdir()) == ["a", "b"]
 
 
+def test_without_links_files_are_copied_onto_the_disk(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = set(), os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def no_links(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "fsync", note)
+    slots = Slots(home)
+    install(home, slots, "r1")
+    current = slots.current()
+    assert current is not None and current.is_intact()
+    assert {path.stat().st_ino for path in current.folder.iterdir()} <= synced
+
+
 def test_a_slot_in_use_is_never_cleared(home: Home) -> None:
     slots = Slots(home)
     install(home, slots, "r1")

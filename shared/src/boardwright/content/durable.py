@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 _PREFIX = ".new-"
+_COPIED_BYTES = 1 << 20
 
 
 def sync_folder(folder: Path) -> None:
@@ -50,6 +52,14 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file to a new place, onto the disk. Raises: OSError."""
+    with open(source, "rb") as given, open(path, "xb") as made:
+        shutil.copyfileobj(given, made, _COPIED_BYTES)
+        made.flush()
+        os.fsync(made.fileno())
 
 
 def remove_leftovers(folder: Path) -> int:

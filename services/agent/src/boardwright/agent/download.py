@@ -75,9 +75,9 @@ class Downloads:
             Refused: BLOB_CHANGED.
             Unavailable: DISK_FULL, or the link broke too often without any progress.
         """
-        for file in bundle.files:
-            self._adopt(file, present)
-        missing = [file for file in bundle.files if not self._is_complete(file)]
+        missing = [
+            file for file in bundle.files if not (self._is_complete(file) or self._adopt(file, present))
+        ]
         self._check_space(missing)
         total = bundle.size_bytes
         done = total - sum(file.size_bytes for file in missing)
@@ -102,19 +102,20 @@ class Downloads:
         self._progress(begun + here, total, name)
 
     def _is_complete(self, file: BundleFile) -> bool:
+        """Whether the file is here as it was signed; the disk may have damaged what came earlier."""
         path = self.path(file.digest)
-        return path.exists() and path.stat().st_size == file.size_bytes
+        return path.exists() and path.stat().st_size == file.size_bytes and _digest(path) == file.digest
 
-    def _adopt(self, file: BundleFile, present: Iterable[Path]) -> None:
-        if self._is_complete(file):
-            return
+    def _adopt(self, file: BundleFile, present: Iterable[Path]) -> bool:
+        """Take the file from another place on this disk, if it is there."""
         for path in present:
             if path.is_file() and path.stat().st_size == file.size_bytes and _digest(path) == file.digest:
                 beside = self.path(file.digest).with_suffix(".link")
                 beside.unlink(missing_ok=True)
                 os.link(path, beside)
                 os.replace(beside, self.path(file.digest))
-                return
+                return True
+        return False
 
     def _check_space(self, missing: Iterable[BundleFile]) -> None:
         arrived = sum(self._arrived(file) for file in missing)

@@ -20,7 +20,7 @@ from boardwright.agent.home import Home
 from boardwright.agent.trust import SignedBundle
 from boardwright.content.canonical import canonical_json
 from boardwright.content.digest import Digest, digest_file
-from boardwright.content.durable import sync_folder, write_file
+from boardwright.content.durable import copy_file, sync_folder, write_file
 from boardwright.device.bundle import Bundle
 from boardwright.device.errors import InvalidDocument
 
@@ -108,8 +108,8 @@ class Slots:
             source = blob(file.digest)
             try:
                 os.link(source, folder / file.name)
-            except OSError:
-                shutil.copyfile(source, folder / file.name)
+            except OSError:  # a file system without links
+                copy_file(source, folder / file.name)
         record = SlotRecord(
             manifest=signed.digest,
             release=signed.bundle.release,

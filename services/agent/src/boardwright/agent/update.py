@@ -203,7 +203,10 @@ class Installer:
 
     def _same_pin(self, staged: Path, signed: SignedBundle) -> None:
         file = signed.bundle.file("pin")
-        document = {} if file is None else json.loads((staged / file.name).read_bytes())
+        try:
+            document = {} if file is None else json.loads((staged / file.name).read_bytes())
+        except (ValueError, RecursionError):
+            document = None
         if document != signed.pin:
             raise Refused(
                 "BUNDLE_INVALID", "the pin inside the bundle is not the one that was signed with it"
