@@ -1,9 +1,14 @@
-"""What `job show` tells of a step."""
+"""What `job show` and `job logs` tell of a step."""
+
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from typer.testing import CliRunner
 
 from boardwright.api.jobs.v1.jobs_pb2 import Job, Step
+from boardwright.cli.app import app
 from boardwright.cli.commands.job import _seconds, print_job
 from boardwright.cli.output import Format
 
@@ -26,3 +31,24 @@ def test_what_a_step_says_at_length_stands_below_the_table(capsys: pytest.Captur
     table, _, below = capsys.readouterr().out.partition("quantize:\n")
     assert "Short." in table and long not in table
     assert below == f"  {long} Look.\n"
+
+
+def test_a_step_that_printed_nothing_is_not_an_empty_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = {"quantize": "calibrating\n", "evaluate": ""}
+    steps = [Step(step=name, attempts=1) for name in printed]
+    job = Job(name="projects/default/compileJobs/7", steps=steps)
+    jobs = SimpleNamespace(get=lambda _: job, logs=lambda _, step: printed[step])
+
+    class Client:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.jobs = jobs
+
+        def __enter__(self) -> "Client":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr("boardwright.client.Client", Client)
+    done = CliRunner().invoke(app, ["job", "logs", "compileJobs/7"])
+    assert done.stdout == "--- quantize\ncalibrating\n"
+    assert "evaluate printed nothing" in done.stderr

@@ -145,7 +145,10 @@ def logs(
         print_json(texts)
         return
     for name, text in texts.items():
-        typer.echo(f"--- {name}\n{text.rstrip()}" if len(texts) > 1 else text.rstrip())
+        if not text.strip():
+            say(f"{name} printed nothing; what it says of itself: boardwright job show {short(found.name)}")
+        else:
+            typer.echo(f"--- {name}\n{text.rstrip()}" if len(texts) > 1 else text.rstrip())
     if not texts:
         say("No step of this job ran here: all came from the cache, or none has begun.")
 
