@@ -108,6 +108,13 @@ def test_the_same_input_gives_the_same_bytes(block, samples):
     assert first == second
 
 
+def test_gptq_stores_what_it_made_in_one_order(block, samples):
+    """Its quantizer goes through a set of names, whose order is another in each process."""
+    packed = quantize_weights(block, WeightOnlyOptions(algorithm="gptq"), samples).model
+    names = [tensor.name for tensor in packed.graph.initializer]
+    assert names == sorted(names)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Feed = Mapping[str, "np.ndarray[Any, Any]"]
 Cause = Callable[[], Mapping[str, str] | None]
-_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)

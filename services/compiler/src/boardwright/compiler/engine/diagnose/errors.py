@@ -7,10 +7,12 @@ look.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import with_outputs
 from boardwright.compiler.engine.graph.session import open_session
 
 if TYPE_CHECKING:
@@ -51,8 +53,8 @@ def tensor_errors(
     names = [name for name in makers if name in floats]
     restored = _restored(variant)
     theirs = [restored.get(name, name) for name in names]
-    reference = open_session(_with_outputs(baseline, names), level="basic")
-    judged = open_session(_with_outputs(variant, theirs), level="basic")
+    reference = open_session(with_outputs(baseline, names), level="basic")
+    judged = open_session(with_outputs(variant, theirs), level="basic")
     signal, noise = np.zeros(len(names)), np.zeros(len(names))
     for feed in feeds:
         exact, found = reference.run(names, dict(feed)), judged.run(theirs, dict(feed))
@@ -87,8 +89,6 @@ def steepest_fall(errors: tuple[TensorError, ...]) -> tuple[TensorError, float] 
 
 
 def _decibels(signal: float, noise: float) -> float:
-    import math
-
     if not math.isfinite(noise):
         return -_PERFECT_DB
     if noise == 0:
@@ -104,17 +104,3 @@ def _restored(model: onnx.ModelProto) -> dict[str, str]:
         for node in model.graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in rounded
     }
-
-
-def _with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    import onnx
-
-    augmented = onnx.ModelProto()
-    augmented.CopyFrom(model)
-    known = {value.name for value in augmented.graph.output}
-    for name in names:
-        if name not in known:
-            augmented.graph.output.append(
-                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-            )
-    return augmented

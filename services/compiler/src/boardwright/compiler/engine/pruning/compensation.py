@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.pruning.attributes import integer
+from boardwright.compiler.engine.graph.editing import attributes, copy_of
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 from boardwright.compiler.engine.pruning.labels import Site
-from boardwright.compiler.engine.pruning.statistics import Moments, observed_tensor, readers
+from boardwright.compiler.engine.pruning.statistics import Moments, readers
 from boardwright.compiler.engine.pruning.surgery import keep
 
 if TYPE_CHECKING:
@@ -36,16 +36,13 @@ def compensate(
 
     Nothing is removed here. Weights that several layers share are left alone.
     """
-    import onnx
-
     removed = set(labels)
-    model = onnx.ModelProto()
-    model.CopyFrom(found.model)
+    model = copy_of(found.model)
     editor = _Editor(model, found)
     count = 0
-    for site in readers(found):
+    for reader in readers(found):
+        site, name = reader.site, reader.tensor
         stays = keep(site.labels, removed)
-        name = observed_tensor(found, site)[0]
         if stays.all() or not stays.any() or name not in moments or not editor.owns(site.tensor):
             continue
         has_bias = editor.can_shift(site.node)
@@ -104,7 +101,7 @@ class _Editor:
         """Tell whether a layer has, or can be given, a bias."""
         node = self._graph.node[index]
         if node.op_type == "ConvTranspose":
-            return integer(node, "group", 1) == 1
+            return bool(attributes(node).get("group", 1) == 1)
         return node.op_type in ("Conv", "Gemm") or self._add_behind(index) is not None
 
     def shift(self, index: int, by: Array) -> None:

@@ -12,9 +12,10 @@ DepGraph (Fang et al., 2023, https://arxiv.org/abs/2301.12900).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import captured
 from boardwright.compiler.engine.pruning.graph import shapes_of
 from boardwright.compiler.engine.pruning.labels import Labels, Site
 
@@ -46,7 +47,6 @@ class Trace:
     """The state while labels travel through the graph; what rules read and write."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-
         self.model = model
         self.graph = model.graph
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
@@ -135,31 +135,17 @@ def find_dependencies(model: onnx.ModelProto) -> Dependencies:
             freeze_inputs(trace, index)
         else:
             rule(trace, index)
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                for name in _read_within(inner):
-                    trace.freeze(name, node.op_type)
+        for name in captured(node):
+            trace.freeze(name, node.op_type)
     for value in trace.graph.output:
         trace.freeze(value.name, "output")
     return _resolved(trace)
 
 
 def _resolved(trace: Trace) -> Dependencies:
-    from dataclasses import replace
-
     roots = trace.labels.roots
     axes = {
         name: {axis: roots(labels) for axis, labels in found.items()} for name, found in trace.axes.items()
     }
     sites = tuple(replace(site, labels=roots(site.labels)) for site in trace.sites)
     return Dependencies(trace.model, trace.shapes, axes, sites, dict(trace.frozen_by))
-
-
-def _read_within(graph: onnx.GraphProto) -> set[str]:
-    names = {name for node in graph.node for name in node.input}
-    names |= {value.name for value in graph.output}
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                names |= _read_within(inner)
-    return names

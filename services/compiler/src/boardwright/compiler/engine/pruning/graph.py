@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.editing import replace_nodes, with_outputs
 from boardwright.compiler.engine.graph.prepare import name_nodes, raise_opset
 from boardwright.compiler.engine.graph.session import open_session
 
@@ -56,12 +57,12 @@ def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def zero_feed(model: onnx.ModelProto, seed: int = 0) -> dict[str, Array]:
+def noise_feed(model: onnx.ModelProto) -> dict[str, Array]:
     """Return noise between 0 and 1 (zeros for integers) of the graph's input shapes; free axes are 1 long."""
     import numpy as np
     import onnx
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     constants = {tensor.name for tensor in model.graph.initializer}
     feed = {}
     for value in model.graph.input:
@@ -75,15 +76,7 @@ def zero_feed(model: onnx.ModelProto, seed: int = 0) -> dict[str, Array]:
 
 
 def _run_for_shapes(model: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:
-    import onnx
-
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    present = {value.name for value in watched.graph.output}
-    watched.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in present
-    )
-    results = open_session(watched, level="none").run(names, zero_feed(model))
+    results = open_session(with_outputs(model, names), level="none").run(names, noise_feed(model))
     return {
         name: tuple(result.shape)
         for name, result in zip(names, results, strict=True)
@@ -111,8 +104,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
             graph.initializer.append(onnx.numpy_helper.from_array(array, node.output[0]))
         else:
             kept.append(node)
-    del graph.node[:]
-    graph.node.extend(kept)
+    replace_nodes(graph, kept)
 
 
 def _refuse_unfit(model: onnx.ModelProto) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 from boardwright.compiler.engine.pruning.labels import Site
-from boardwright.compiler.engine.pruning.statistics import Moments, observed_tensor, readers
+from boardwright.compiler.engine.pruning.statistics import Moments, readers
 from boardwright.compiler.engine.pruning.units import Cell
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def reconstruction(found: Dependencies, cells: Sequence[Cell], moments: Mapping[
     stored = _Stored(found)
     known: dict[int, Array] = {}
     left: dict[str, Array] = {}
-    for site in readers(found):
-        name = observed_tensor(found, site)[0]
+    for reader in readers(found):
+        site, name = reader.site, reader.tensor
         if name not in moments:
             continue
         if name not in left:

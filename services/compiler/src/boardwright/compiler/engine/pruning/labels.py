@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +113,3 @@ def fixed(length: int) -> Array:
     import numpy as np
 
     return np.full(length, FIXED, dtype=np.int64)
-
-
-def any_labelled(axes: Iterable[Array | None]) -> bool:
-    """Tell whether any of these axes has labels."""
-    return any(labels is not None for labels in axes)

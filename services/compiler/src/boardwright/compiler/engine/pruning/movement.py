@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.pruning.attributes import integer, integers, text
+from boardwright.compiler.engine.graph.editing import attributes
 from boardwright.compiler.engine.pruning.labels import fixed
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def concat(trace: Trace, index: int) -> None:
     node = trace.nodes[index]
     made = node.output[0]
     rank = trace.rank(made)
-    joined = integer(node, "axis", 0) % max(1, rank)
+    joined = attributes(node).get("axis", 0) % max(1, rank)
     for axis in range(rank):
         found = [trace.labels_of(name, axis) for name in node.input]
         labelled = [labels for labels in found if labels is not None]
@@ -52,7 +52,7 @@ def split(trace: Trace, index: int) -> None:
     """Each output takes its part."""
     node = trace.nodes[index]
     name = node.input[0]
-    along = integer(node, "axis", 0) % max(1, trace.rank(name))
+    along = attributes(node).get("axis", 0) % max(1, trace.rank(name))
     for axis, labels in list(trace.axes.get(name, {}).items()):
         start = 0
         for output in node.output:
@@ -113,7 +113,7 @@ def gather(trace: Trace, index: int) -> None:
     node = trace.nodes[index]
     name = node.input[0]
     rank = trace.rank(name)
-    along = integer(node, "axis", 0) % max(1, rank)
+    along = attributes(node).get("axis", 0) % max(1, rank)
     positions = trace.value(node.input[1])
     width = trace.rank(node.input[1])
     for axis, labels in list(trace.axes.get(name, {}).items()):
@@ -129,7 +129,7 @@ def transpose(trace: Trace, index: int) -> None:
     """Axes change places."""
     node = trace.nodes[index]
     rank = trace.rank(node.input[0])
-    for place, axis in enumerate(integers(node, "perm") or range(rank - 1, -1, -1)):
+    for place, axis in enumerate(attributes(node).get("perm") or range(rank - 1, -1, -1)):
         trace.put(node.output[0], place, trace.labels_of(node.input[0], axis))
 
 
@@ -242,7 +242,7 @@ def _place_after(trace: Trace, index: int, tensor: str, axis: int) -> int | None
     """Return where an axis is behind a node, None where it is gone or the node is not looked through."""
     node = trace.nodes[index]
     if node.op_type == "Transpose":
-        order = integers(node, "perm") or list(range(trace.rank(tensor) - 1, -1, -1))
+        order = attributes(node).get("perm") or list(range(trace.rank(tensor) - 1, -1, -1))
         return order.index(axis)
     if node.op_type in ("Squeeze", "Unsqueeze", "Reshape"):
         runs = matching_runs(trace.shapes[tensor], trace.shapes[node.output[0]]) or []
@@ -250,7 +250,7 @@ def _place_after(trace: Trace, index: int, tensor: str, axis: int) -> int | None
     if node.op_type not in _THROUGH or node.input[0] != tensor:
         return None
     if node.op_type == "Gather":
-        along = integer(node, "axis", 0) % trace.rank(tensor)
+        along = attributes(node).get("axis", 0) % trace.rank(tensor)
         dropped = trace.rank(node.input[1]) == 0
         return None if axis == along else axis - 1 if dropped and axis > along else axis
     return axis + trace.rank(node.output[0]) - trace.rank(tensor)
@@ -287,6 +287,7 @@ def pad(trace: Trace, index: int) -> None:
     node = trace.nodes[index]
     name, rank = node.input[0], trace.rank(node.input[0])
     pads = trace.value(node.input[1])
+    constant = attributes(node).get("mode", b"constant") == b"constant"
     chosen = list(range(rank))
     if len(node.input) > 3 and node.input[3]:
         axes = trace.value(node.input[3])
@@ -298,7 +299,7 @@ def pad(trace: Trace, index: int) -> None:
             continue
         place = chosen.index(axis) if axis in chosen else None
         low, high = (0, 0) if place is None else (int(pads[place]), int(pads[place + len(chosen)]))
-        if (low or high) and (text(node, "mode", "constant") != "constant" or low < 0 or high < 0):
+        if (low or high) and (not constant or low < 0 or high < 0):
             trace.freeze(name, node.op_type, axis)
         else:
             trace.put(node.output[0], axis, np.concatenate([fixed(low), labels, fixed(high)]))
@@ -320,8 +321,8 @@ def depth_to_space(trace: Trace, index: int) -> None:
     labels = trace.labels_of(node.input[0], 1)
     if labels is None:
         return
-    block = integer(node, "blocksize", 1) ** 2
-    by_depth = text(node, "mode", "DCR") == "DCR"
+    block = attributes(node).get("blocksize", 1) ** 2
+    by_depth = attributes(node).get("mode", b"DCR") == b"DCR"
     places = labels.reshape(block, -1) if by_depth else labels.reshape(-1, block).T
     for row in places[1:]:
         trace.labels.unite(places[0], row)
@@ -335,7 +336,7 @@ def space_to_depth(trace: Trace, index: int) -> None:
     node = trace.nodes[index]
     labels = trace.labels_of(node.input[0], 1)
     if labels is not None:
-        trace.put(node.output[0], 1, np.tile(labels, integer(node, "blocksize", 1) ** 2))
+        trace.put(node.output[0], 1, np.tile(labels, attributes(node).get("blocksize", 1) ** 2))
 
 
 RULES: dict[str, Callable[[Trace, int], None]] = {

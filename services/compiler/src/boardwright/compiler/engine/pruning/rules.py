@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import attributes
 from boardwright.compiler.engine.pruning import movement
-from boardwright.compiler.engine.pruning.attributes import axes_of, integer, real
-from boardwright.compiler.engine.pruning.labels import any_labelled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +22,7 @@ Rule = Callable[["Trace", int], None]
 
 
 def freeze_inputs(trace: Trace, index: int) -> None:
-    """Freeze whatever reaches a node that no rule knows."""
+    """Freeze what reaches a node that no rule knows."""
     node = trace.nodes[index]
     for name in node.input:
         trace.freeze(name, node.op_type)
@@ -33,7 +32,7 @@ def convolution(trace: Trace, index: int) -> None:
     """Conv: (O, I / groups, ...) weights; a depthwise layer passes its channels on."""
     node = trace.nodes[index]
     name, weight = node.input[0], node.input[1]
-    groups = integer(node, "group", 1)
+    groups = attributes(node).get("group", 1)
     if not trace.is_constant(weight) or trace.rank(weight) < 3:
         return freeze_inputs(trace, index)
     _freeze_others(trace, index, {1})
@@ -55,7 +54,7 @@ def transposed_convolution(trace: Trace, index: int) -> None:
     """ConvTranspose: (I, O / groups, ...) weights."""
     node = trace.nodes[index]
     name, weight = node.input[0], node.input[1]
-    groups = integer(node, "group", 1)
+    groups = attributes(node).get("group", 1)
     if not trace.is_constant(weight):
         return freeze_inputs(trace, index)
     _freeze_others(trace, index, {1})
@@ -76,11 +75,12 @@ def general_product(trace: Trace, index: int) -> None:
     """Gemm: (I, O) weights, or (O, I) with transB."""
     node = trace.nodes[index]
     name, weight = node.input[0], node.input[1]
-    plain = not integer(node, "transA", 0) and real(node, "alpha", 1.0) == real(node, "beta", 1.0) == 1.0
+    options = attributes(node)
+    plain = not options.get("transA", 0) and options.get("alpha", 1.0) == options.get("beta", 1.0) == 1.0
     if not plain or not trace.is_constant(weight) or trace.is_constant(name):
         return freeze_inputs(trace, index)
     _freeze_others(trace, index, {1})
-    turned = bool(integer(node, "transB", 0))
+    turned = bool(options.get("transB", 0))
     _product(trace, index, trace.labels_of(name, 1), columns=1 if turned else 0, rows=0 if turned else 1)
     return None
 
@@ -142,7 +142,7 @@ def batch_norm(trace: Trace, index: int) -> None:
 def softmax(trace: Trace, index: int) -> None:
     """What is normalised over cannot lose members."""
     node = trace.nodes[index]
-    axis = integer(node, "axis", -1) % max(1, trace.rank(node.input[0]))
+    axis = attributes(node).get("axis", -1) % max(1, trace.rank(node.input[0]))
     trace.freeze(node.input[0], node.op_type, axis)
     unary(trace, index)
 
@@ -151,7 +151,7 @@ def layer_norm(trace: Trace, index: int) -> None:
     """As softmax, over all axes from ``axis`` on."""
     node = trace.nodes[index]
     rank = trace.rank(node.input[0])
-    for axis in range(integer(node, "axis", -1) % max(1, rank), rank):
+    for axis in range(attributes(node).get("axis", -1) % max(1, rank), rank):
         trace.freeze(node.input[0], node.op_type, axis)
     unary(trace, index)
 
@@ -160,11 +160,11 @@ def reduction(trace: Trace, index: int) -> None:
     """Axes that are reduced freeze (a mean over fewer channels is another mean); the others pass."""
     node = trace.nodes[index]
     name, rank = node.input[0], trace.rank(node.input[0])
-    axes = axes_of(trace, index, rank)
+    axes = _axes_of(trace, index, rank)
     if axes is None:
         return freeze_inputs(trace, index)
-    reduced = set(axes) or (set() if integer(node, "noop_with_empty_axes", 0) else set(range(rank)))
-    kept = integer(node, "keepdims", 1)
+    reduced = set(axes) or (set() if attributes(node).get("noop_with_empty_axes", 0) else set(range(rank)))
+    kept = attributes(node).get("keepdims", 1)
     place = 0
     for axis in range(rank):
         if axis in reduced:
@@ -174,6 +174,18 @@ def reduction(trace: Trace, index: int) -> None:
             trace.put(node.output[0], place, trace.labels_of(name, axis))
             place += 1
     return None
+
+
+def _axes_of(trace: Trace, index: int, rank: int) -> list[int] | None:
+    """Return ``axes``, from the attribute or the second input, none negative; None where not constant."""
+    node = trace.nodes[index]
+    found = attributes(node).get("axes")
+    if found is None and len(node.input) > 1 and node.input[1]:
+        value = trace.value(node.input[1])
+        if value is None:
+            return None
+        found = value.reshape(-1).tolist()
+    return [axis % max(1, rank) for axis in found or []]
 
 
 def _depthwise(trace: Trace, index: int, read: Array | None, outputs: int, groups: int) -> None:
@@ -254,7 +266,7 @@ def _broadcast(trace: Trace, index: int, axes: range) -> None:
             else:
                 met.append(trace.labels_of(name, own))
         labelled = [labels for labels in met if labels is not None]
-        if not any_labelled(met):
+        if not labelled:
             continue
         for labels in labelled[1:]:
             trace.labels.unite(labelled[0], labels)

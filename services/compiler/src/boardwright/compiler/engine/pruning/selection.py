@@ -21,8 +21,11 @@ SCOPES = ("uniform", "global", "sensitivity")
 MEASURES = ("channels", "parameters", "macs")
 _HALVINGS = 40
 _NEAR = 0.005
+"""Half a percent under what is asked for counts as reached: widths are multiples."""
 _RATIOS = 9
+"""Steps along a curve of errors that was measured at two ratios."""
 _PARTS = 8
+"""Portions in which the last cells are filled up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-RATIOS = (0.25, 0.5)
+_RATIOS = (0.25, 0.5)
+"""Of a cell's units, what goes when its curve is measured: a session each."""
 
 
 def error_curves(
@@ -25,7 +26,6 @@ def error_curves(
     selection: Selection,
     feeds: Sequence[Feed],
     *,
-    ratios: Sequence[float] = RATIOS,
     change: Callable[[set[int]], Dependencies] | None = None,
     on_cell: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[list[tuple[float, float]]]:
@@ -38,7 +38,7 @@ def error_curves(
     curves = []
     for number, cell in enumerate(selection.cells):
         points: list[tuple[float, float]] = []
-        for ratio in ratios:
+        for ratio in _RATIOS:
             units = selection.lowest(number, ratio)
             if not units or (points and points[-1][0] == len(units) / cell.units.size):
                 continue

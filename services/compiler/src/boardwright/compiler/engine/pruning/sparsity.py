@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.editing import attributes
 from boardwright.compiler.engine.graph.topology import Topology
-from boardwright.compiler.engine.pruning.attributes import integer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +140,7 @@ def _layer_weights(model: onnx.ModelProto) -> dict[str, tuple[onnx.TensorProto, 
         if tensor is None or tensor.name in seen or len(tensor.dims) < 2:
             continue
         seen.add(tensor.name)
-        by_columns = node.op_type == "Conv" or (node.op_type == "Gemm" and integer(node, "transB", 0))
+        by_columns = node.op_type == "Conv" or (node.op_type == "Gemm" and attributes(node).get("transB", 0))
         found[node.name or node.output[0]] = (tensor, 1 if by_columns else len(tensor.dims) - 2)
     return found
 

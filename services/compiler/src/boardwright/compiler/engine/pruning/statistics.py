@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
+from boardwright.compiler.engine.graph.editing import with_outputs
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 from boardwright.compiler.engine.pruning.labels import Site
@@ -20,8 +21,19 @@ if TYPE_CHECKING:
 Feed = Mapping[str, "np.ndarray[Any, Any]"]
 
 _POSITIONS = 512
+"""Positions of each sample that count: neighbours in an image tell nearly the same."""
 _RIDGE = 1e-2
 _WIDEST = 3072
+"""Inputs of wider layers are not watched: their products of channels (float64) would take 75 MB a layer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reader:
+    """A layer's columns (``site``), and the tensor whose channels (along ``axis``) tell how they vary."""
+
+    site: Site
+    tensor: str
+    axis: int
 
 
 @dataclass(slots=True, eq=False)
@@ -63,16 +75,22 @@ class Moments:
         return found
 
 
-def readers(found: Dependencies) -> tuple[Site, ...]:
-    """Return the sites where a layer mixes channels that may be pruned, grouped layers left out."""
+def readers(found: Dependencies) -> tuple[Reader, ...]:
+    """Return the layers that mix channels which may be pruned, grouped ones left out, with what to watch.
+
+    What a layer reads is watched; behind a global average pool that is the tensor in front of it: the pool is
+    linear, and there are as many more positions as it averages.
+    """
+    nodes = found.model.graph.node
+    maker = {output: node for node in nodes for output in node.output}
     kept = []
     for site in found.sites:
         if site.role != "in":
             continue
-        node = found.model.graph.node[site.node]
-        width = found.shapes[node.input[0]][channel_axis(node, found.shapes)]
+        name, axis = nodes[site.node].input[0], channel_axis(nodes[site.node], found.shapes)
+        width = found.shapes[name][axis]
         if width == site.labels.size and width <= _WIDEST:
-            kept.append(site)
+            kept.append(Reader(site, *_in_front_of_pool(found, maker, name, axis)))
     return tuple(kept)
 
 
@@ -81,17 +99,11 @@ def channel_axis(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) ->
     return 1 if node.op_type in ("Conv", "ConvTranspose") else len(shapes[node.input[0]]) - 1
 
 
-def observed_tensor(found: Dependencies, site: Site) -> tuple[str, int]:
-    """Return the tensor, and its channel axis, whose moments tell how a reader's inputs vary together.
-
-    Behind a global average pool that is the tensor in front of it: the pool is linear, and there are as many
-    more positions as it averages.
-    """
+def _in_front_of_pool(
+    found: Dependencies, maker: Mapping[str, onnx.NodeProto], name: str, axis: int
+) -> tuple[str, int]:
     import numpy as np
 
-    node = found.model.graph.node[site.node]
-    name, axis = node.input[0], channel_axis(node, found.shapes)
-    maker = {output: made for made in found.model.graph.node for output in made.output}
     before = maker.get(name)
     while before is not None and before.op_type in ("Flatten", "Reshape", "Squeeze", "Identity"):
         before = maker.get(before.input[0])
@@ -103,7 +115,7 @@ def observed_tensor(found: Dependencies, site: Site) -> tuple[str, int]:
 
 
 def gather_moments(found: Dependencies, feeds: Iterable[Feed], *, seed: int = 0) -> dict[str, Moments]:
-    """Return the moments of every tensor that ``observed_tensor`` names for a reader, by its name.
+    """Return the moments of every tensor that is watched for one of the ``readers``, by its name.
 
     At most 512 positions of each sample count, drawn by ``seed``.
 
@@ -112,14 +124,9 @@ def gather_moments(found: Dependencies, feeds: Iterable[Feed], *, seed: int = 0)
         EngineError: CALIBRATION_NOT_FINITE.
     """
     import numpy as np
-    import onnx
 
-    axis_of = dict(observed_tensor(found, site) for site in readers(found))
-    watched = onnx.ModelProto()
-    watched.CopyFrom(found.model)
-    present = {value.name for value in watched.graph.output}
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in axis_of if name not in present)
-    session = open_session(watched)
+    axis_of = {reader.tensor: reader.axis for reader in readers(found)}
+    session = open_session(with_outputs(found.model, axis_of))
     rng = np.random.default_rng(seed)
     gathered: dict[str, Moments] = {}
     for feed in feeds:

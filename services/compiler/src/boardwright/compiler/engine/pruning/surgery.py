@@ -8,10 +8,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.editing import attributes, captured, copy_of, drop_unread
 from boardwright.compiler.engine.graph.session import open_session
-from boardwright.compiler.engine.pruning.attributes import integer, integers, set_attribute
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
-from boardwright.compiler.engine.pruning.graph import zero_feed
+from boardwright.compiler.engine.pruning.graph import noise_feed
 from boardwright.compiler.engine.pruning.labels import Site
 
 if TYPE_CHECKING:
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-Change = Callable[["Array", Mapping[int, "Array"], str], "Array"]
+Masks = Mapping[int, "Array"]
+"""By axis, which of its positions stay, (length,) bool."""
+Change = Callable[["Array", Masks, str], "Array"]
 
 _SAME_WITHIN = 1e-3
+"""Of the outputs' largest value: kernels add up fewer numbers in another order. A wrong cut is far beyond."""
 
 
 def remove_units(found: Dependencies, labels: Iterable[int]) -> onnx.ModelProto:
@@ -35,9 +38,10 @@ def remove_units(found: Dependencies, labels: Iterable[int]) -> onnx.ModelProto:
 
     removed = set(labels)
     pruned = _with_changed_tensors(found, removed, _cut)
-    for index, node in enumerate(found.model.graph.node):
-        _patch(found, removed, node, pruned.graph, pruned.graph.node[index])
-    _drop_unused(pruned.graph)
+    patcher = _Patcher(found, removed, pruned.graph)
+    for old, node in zip(found.model.graph.node, pruned.graph.node, strict=True):
+        patcher.patch(old, node)
+    drop_unread(pruned.graph)
     del pruned.graph.value_info[:]
     try:
         pruned = onnx.shape_inference.infer_shapes(pruned, strict_mode=False, data_prop=True)
@@ -65,7 +69,7 @@ def check_equal(found: Dependencies, labels: Iterable[int], pruned: onnx.ModelPr
     """
     import numpy as np
 
-    feed = zero_feed(found.model)
+    feed = noise_feed(found.model)
     expected = open_session(mask_units(found, labels)).run(None, feed)
     actual = open_session(pruned).run(None, feed)
     worst = 0.0
@@ -93,7 +97,7 @@ def keep(labels: Array, removed: set[int]) -> Array:
     return stays
 
 
-def _cut(tensor: Array, masks: Mapping[int, Array], role: str) -> Array:
+def _cut(tensor: Array, masks: Masks, role: str) -> Array:
     import numpy as np
 
     for axis, mask in masks.items():
@@ -101,7 +105,7 @@ def _cut(tensor: Array, masks: Mapping[int, Array], role: str) -> Array:
     return np.ascontiguousarray(tensor)
 
 
-def _zero(tensor: Array, masks: Mapping[int, Array], role: str) -> Array:
+def _zero(tensor: Array, masks: Masks, role: str) -> Array:
     import numpy as np
 
     if role == "value":
@@ -114,11 +118,9 @@ def _zero(tensor: Array, masks: Mapping[int, Array], role: str) -> Array:
 
 def _with_changed_tensors(found: Dependencies, removed: set[int], change: Change) -> onnx.ModelProto:
     """Change each use of a stored tensor; uses that change alike keep sharing it."""
-    import onnx
     from onnx import numpy_helper
 
-    changed = onnx.ModelProto()
-    changed.CopyFrom(found.model)
+    changed = copy_of(found.model)
     stored = {tensor.name: tensor for tensor in found.model.graph.initializer}
     uses: dict[tuple[int, int], list[Site]] = {}
     for site in found.sites:
@@ -171,172 +173,144 @@ def _restore_names(
     graph.initializer.extend(kept)
 
 
-def _patch(
-    found: Dependencies,
-    removed: set[int],
-    old: onnx.NodeProto,
-    graph: onnx.GraphProto,
-    node: onnx.NodeProto,
-) -> None:
-    """Let the constants of one node follow what its inputs lost."""
-    made = {axis: keep(labels, removed) for axis, labels in found.axes.get(old.output[0], {}).items()}
-    given = (
-        {axis: keep(labels, removed) for axis, labels in found.axes.get(old.input[0], {}).items()}
-        if (old.input)
-        else {}
-    )
-    if all(mask.all() for mask in [*made.values(), *given.values()]):
-        return
-    if old.op_type in ("Conv", "ConvTranspose"):
-        _patch_groups(found, old, node, made)
-    elif old.op_type in ("Reshape", "Expand"):
-        _patch_shape(graph, node, 1, {axis: int(mask.sum()) for axis, mask in made.items()})
-    elif old.op_type in ("Resize", "Upsample"):
-        _patch_resize(graph, node, made)
-    elif old.op_type == "Split":
-        _patch_split(found, removed, old, graph, node)
-    elif old.op_type == "Slice":
-        _patch_slice(found, old, graph, node, given)
-    elif old.op_type == "Gather":
-        _patch_gather(found, old, graph, node, given, made)
+class _Patcher:
+    """Lets the constants and attributes of a pruned graph's nodes follow what their inputs lost."""
+
+    def __init__(self, found: Dependencies, removed: set[int], graph: onnx.GraphProto) -> None:
+        self._found = found
+        self._removed = removed
+        self._graph = graph
+        self._stored = {tensor.name: tensor for tensor in graph.initializer}
+
+    def patch(self, old: onnx.NodeProto, node: onnx.NodeProto) -> None:
+        """Change ``node``, which is ``old`` in the graph that is pruned."""
+        made, given = self._stays(old.output[0]), self._stays(old.input[0]) if old.input else {}
+        if all(mask.all() for mask in [*made.values(), *given.values()]):
+            return
+        if old.op_type in ("Conv", "ConvTranspose"):
+            self._groups(old, node, made)
+        elif old.op_type in ("Reshape", "Expand"):
+            self._shape(node, 1, {axis: int(mask.sum()) for axis, mask in made.items()})
+        elif old.op_type in ("Resize", "Upsample"):
+            self._resize(node, made)
+        elif old.op_type == "Split":
+            self._split(old, node)
+        elif old.op_type == "Slice":
+            self._slice(old, node, given)
+        elif old.op_type == "Gather":
+            self._gather(old, node, given, made)
+
+    def _stays(self, tensor: str) -> Masks:
+        """Return which positions of each labelled axis stay."""
+        axes = self._found.axes.get(tensor, {})
+        return {axis: keep(labels, self._removed) for axis, labels in axes.items()}
+
+    def _groups(self, old: onnx.NodeProto, node: onnx.NodeProto, made: Masks) -> None:
+        groups = attributes(old).get("group", 1)
+        if groups > 1 and self._found.shapes[old.input[1]][1] == 1 and 1 in made:
+            _set(node, "group", int(made[1].sum()) // (made[1].size // groups))
+
+    def _shape(self, node: onnx.NodeProto, slot: int, lengths: Mapping[int, int]) -> None:
+        value = self._value(node.input[slot])
+        if value is None:
+            return
+        changed = value.copy()
+        for axis, length in lengths.items():
+            if changed[axis] > 0:
+                changed[axis] = length
+        self._store(node, slot, changed)
+
+    def _resize(self, node: onnx.NodeProto, made: Masks) -> None:
+        if len(node.input) < 4 or not node.input[3]:
+            return
+        axes = attributes(node).get("axes")
+        lengths = {axis: int(mask.sum()) for axis, mask in made.items()}
+        if axes is not None:
+            lengths = {axes.index(axis): length for axis, length in lengths.items() if axis in axes}
+        self._shape(node, 3, lengths)
+
+    def _split(self, old: onnx.NodeProto, node: onnx.NodeProto) -> None:
+        import numpy as np
+
+        shapes = self._found.shapes
+        along = attributes(old).get("axis", 0) % len(shapes[old.input[0]])
+        sizes = []
+        for output in old.output:
+            mask = self._stays(output).get(along)
+            sizes.append(shapes[output][along] if mask is None else int(mask.sum()))
+        _set(node, "num_outputs", None)
+        self._store(node, 1, np.array(sizes, np.int64))
+
+    def _slice(self, old: onnx.NodeProto, node: onnx.NodeProto, given: Masks) -> None:
+        import numpy as np
+
+        shape = self._found.shapes[old.input[0]]
+        starts, ends = self._value(old.input[1]), self._value(old.input[2])
+        if starts is None or ends is None:
+            return
+        axes = self._value(old.input[3]) if len(old.input) > 3 and old.input[3] else None
+        chosen = [int(axis) % len(shape) for axis in (axes if axes is not None else range(len(starts)))]
+        starts, ends = starts.astype(np.int64), ends.astype(np.int64)
+        for place, axis in enumerate(chosen):
+            if axis in given:
+                begin, stop, _ = slice(int(starts[place]), int(ends[place])).indices(shape[axis])
+                starts[place], ends[place] = int(given[axis][:begin].sum()), int(given[axis][:stop].sum())
+        if axes is not None and axes.dtype != np.int64:
+            self._store(node, 3, axes.astype(np.int64))
+        if len(old.input) > 4 and (steps := self._value(old.input[4])) is not None:
+            self._store(node, 4, steps.astype(np.int64))
+        self._store(node, 1, starts)
+        self._store(node, 2, ends)
+
+    def _gather(self, old: onnx.NodeProto, node: onnx.NodeProto, given: Masks, made: Masks) -> None:
+        import numpy as np
+
+        along = attributes(old).get("axis", 0) % len(self._found.shapes[old.input[0]])
+        positions = self._value(old.input[1])
+        if along not in given or positions is None:
+            return
+        positions = positions.astype(np.int64)
+        positions = np.where(positions < 0, positions + given[along].size, positions)
+        ranks = np.cumsum(given[along]) - 1
+        stays = made.get(along, np.ones(positions.size, dtype=bool))
+        self._store(node, 1, ranks[positions[stays]] if positions.ndim else ranks[positions])
+
+    def _value(self, name: str) -> Array | None:
+        from onnx import numpy_helper
+
+        return numpy_helper.to_array(self._stored[name]) if name in self._stored else None
+
+    def _store(self, node: onnx.NodeProto, slot: int, value: Array) -> None:
+        """Give a node a constant of its own: others may read the one it had."""
+        from onnx import numpy_helper
+
+        name = f"{node.name}_pruned_{slot}"
+        tensor = numpy_helper.from_array(value, name)
+        if name in self._stored:
+            self._stored[name].CopyFrom(tensor)
+        else:
+            self._graph.initializer.append(tensor)
+            self._stored[name] = self._graph.initializer[-1]
+        while len(node.input) <= slot:
+            node.input.append("")
+        node.input[slot] = name
 
 
-def _patch_groups(
-    found: Dependencies, old: onnx.NodeProto, node: onnx.NodeProto, made: Mapping[int, Array]
-) -> None:
-    groups = integer(old, "group", 1)
-    weight = found.shapes[old.input[1]]
-    if groups > 1 and weight[1] == 1 and 1 in made:
-        per_group = made[1].size // groups
-        set_attribute(node, "group", int(made[1].sum()) // per_group)
+def _set(node: onnx.NodeProto, name: str, value: int | None) -> None:
+    """Replace an attribute; None takes it away."""
+    import onnx
 
-
-def _patch_shape(graph: onnx.GraphProto, node: onnx.NodeProto, slot: int, lengths: Mapping[int, int]) -> None:
-    value = _stored(graph, node.input[slot])
-    if value is None:
-        return
-    changed = value.copy()
-    for axis, length in lengths.items():
-        if changed[axis] > 0:
-            changed[axis] = length
-    _store(graph, node, slot, changed)
-
-
-def _patch_resize(graph: onnx.GraphProto, node: onnx.NodeProto, made: Mapping[int, Array]) -> None:
-    if len(node.input) < 4 or not node.input[3]:
-        return
-    axes = integers(node, "axes")
-    lengths = {axis: int(mask.sum()) for axis, mask in made.items()}
-    if axes is not None:
-        lengths = {axes.index(axis): length for axis, length in lengths.items() if axis in axes}
-    _patch_shape(graph, node, 3, lengths)
-
-
-def _patch_split(
-    found: Dependencies,
-    removed: set[int],
-    old: onnx.NodeProto,
-    graph: onnx.GraphProto,
-    node: onnx.NodeProto,
-) -> None:
-    import numpy as np
-
-    along = integer(old, "axis", 0) % len(found.shapes[old.input[0]])
-    sizes = []
-    for output in old.output:
-        labels = found.axes.get(output, {}).get(along)
-        sizes.append(found.shapes[output][along] if labels is None else int(keep(labels, removed).sum()))
-    kept = [attribute for attribute in node.attribute if attribute.name != "num_outputs"]
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
     del node.attribute[:]
     node.attribute.extend(kept)
-    _store(graph, node, 1, np.array(sizes, np.int64))
-
-
-def _patch_slice(
-    found: Dependencies,
-    old: onnx.NodeProto,
-    graph: onnx.GraphProto,
-    node: onnx.NodeProto,
-    given: Mapping[int, Array],
-) -> None:
-    import numpy as np
-
-    shape = found.shapes[old.input[0]]
-    starts, ends = _stored(graph, old.input[1]), _stored(graph, old.input[2])
-    if starts is None or ends is None:
-        return
-    axes = _stored(graph, old.input[3]) if len(old.input) > 3 and old.input[3] else None
-    chosen = [int(axis) % len(shape) for axis in (axes if axes is not None else range(len(starts)))]
-    starts, ends = starts.astype(np.int64), ends.astype(np.int64)
-    for place, axis in enumerate(chosen):
-        if axis in given:
-            begin, stop, _ = slice(int(starts[place]), int(ends[place])).indices(shape[axis])
-            starts[place], ends[place] = int(given[axis][:begin].sum()), int(given[axis][:stop].sum())
-    if axes is not None and axes.dtype != np.int64:
-        _store(graph, node, 3, axes.astype(np.int64))
-    if len(old.input) > 4 and (steps := _stored(graph, old.input[4])) is not None:
-        _store(graph, node, 4, steps.astype(np.int64))
-    _store(graph, node, 1, starts)
-    _store(graph, node, 2, ends)
-
-
-def _patch_gather(
-    found: Dependencies,
-    old: onnx.NodeProto,
-    graph: onnx.GraphProto,
-    node: onnx.NodeProto,
-    given: Mapping[int, Array],
-    made: Mapping[int, Array],
-) -> None:
-    import numpy as np
-
-    along = integer(old, "axis", 0) % len(found.shapes[old.input[0]])
-    positions = _stored(graph, old.input[1])
-    if along not in given or positions is None:
-        return
-    positions = positions.astype(np.int64)
-    positions = np.where(positions < 0, positions + given[along].size, positions)
-    ranks = np.cumsum(given[along]) - 1
-    stays = made.get(along, np.ones(positions.size, dtype=bool))
-    _store(graph, node, 1, ranks[positions[stays]] if positions.ndim else ranks[positions])
-
-
-def _stored(graph: onnx.GraphProto, name: str) -> Array | None:
-    from onnx import numpy_helper
-
-    found = next((tensor for tensor in graph.initializer if tensor.name == name), None)
-    return None if found is None else numpy_helper.to_array(found)
-
-
-def _store(graph: onnx.GraphProto, node: onnx.NodeProto, slot: int, value: Array) -> None:
-    """Give a node a constant of its own: others may read the one it had."""
-    from onnx import numpy_helper
-
-    name = f"{node.name}_pruned_{slot}"
-    known = next((tensor for tensor in graph.initializer if tensor.name == name), None)
-    tensor = numpy_helper.from_array(value, name)
-    if known is not None:
-        known.CopyFrom(tensor)
-    else:
-        graph.initializer.append(tensor)
-    while len(node.input) <= slot:
-        node.input.append("")
-    node.input[slot] = name
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    used = set(_reads(graph))
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    if value is not None:
+        node.attribute.append(onnx.helper.make_attribute(name, value))
 
 
 def _reads(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield the name of a tensor as often as it is read, by nodes, by graphs within them, as an output."""
+    """Yield the name of a tensor for each node that reads it, itself or by its branches, and each output."""
     for node in graph.node:
         yield from node.input
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _reads(inner)
+        yield from captured(node)
     for value in graph.output:
         yield value.name

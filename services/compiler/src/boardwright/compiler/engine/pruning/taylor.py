@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import DatasetUnfit
+from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 from boardwright.compiler.engine.pruning.importance import Scores, magnitude, per_unit
 from boardwright.compiler.engine.pruning.labels import Site
@@ -42,8 +43,9 @@ def taylor(found: Dependencies, cells: Sequence[Cell], feeds: Iterable[Feed], *,
 
     from boardwright.compiler.engine.training.network import GraphNetwork
 
+    topology = Topology(found.model.graph)
     makers = {
-        number: (*_where_finished(found, found.sites[number]), found.sites[number])
+        number: (*_where_finished(found, topology, found.sites[number]), found.sites[number])
         for cell in cells
         for number in cell.sites
         if found.sites[number].role == "out"
@@ -137,21 +139,15 @@ def _spread(output: torch.Tensor) -> torch.Tensor:
     return output.std(dim=others, keepdim=True).clamp_min(1e-6)
 
 
-def _where_finished(found: Dependencies, site: Site) -> tuple[str, int]:
+def _where_finished(found: Dependencies, topology: Topology, site: Site) -> tuple[str, int]:
     """Return the tensor, and its channel axis, where a layer's channels have their bias and activation."""
-    nodes = found.model.graph.node
-    readers: dict[str, list[int]] = {}
-    for index, node in enumerate(nodes):
-        for name in node.input:
-            readers.setdefault(name, []).append(index)
-    constants = {tensor.name for tensor in found.model.graph.initializer}
-    axis = channel_axis(nodes[site.node], found.shapes)
-    tensor = nodes[site.node].output[0]
-    while len(readers.get(tensor, [])) == 1:
-        node = nodes[readers[tensor][0]]
+    layer = topology.nodes[site.node]
+    axis, tensor = channel_axis(layer, found.shapes), layer.output[0]
+    while len(topology.readers(tensor)) == 1:
+        node = topology.nodes[topology.readers(tensor)[0]]
         others = [name for name in node.input if name and name != tensor]
         same = found.shapes.get(node.output[0]) == found.shapes[tensor]
-        if node.op_type not in _PASSED or not same or any(name not in constants for name in others):
+        if node.op_type not in _PASSED or not same or any(name not in topology.constants for name in others):
             break
         tensor = node.output[0]
     return tensor, axis

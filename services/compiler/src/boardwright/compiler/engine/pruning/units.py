@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.pruning.attributes import integer
+from boardwright.compiler.engine.graph.editing import attributes
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _FLOAT_SIZES = {1: 4, 10: 2, 11: 8, 16: 2}
+"""Bytes of a number by ONNX's element type, for the types that parameters have."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,8 +27,8 @@ class Cell:
 
     ``units`` holds their labels, ``sites`` indices into ``Dependencies.sites``. ``width`` is how many rows of
     the producing layer one unit is (1 for a channel, three heads' worth of rows for an attention head).
-    ``layers`` names the nodes that make the channels,
-    ``key`` the cell itself, the same in a graph that was pruned before.
+    ``layers`` names the nodes that make the ``channels`` (their number in all units), ``key`` the cell
+    itself, the same in a graph that was pruned before.
     """
 
     units: Array
@@ -93,9 +94,9 @@ def layer_widths(model: onnx.ModelProto) -> dict[str, int]:
         if node.op_type == "Conv":
             widths[node.name] = weight[0]
         elif node.op_type == "ConvTranspose":
-            widths[node.name] = weight[1] * integer(node, "group", 1)
+            widths[node.name] = weight[1] * attributes(node).get("group", 1)
         elif node.op_type == "Gemm":
-            widths[node.name] = weight[0 if integer(node, "transB", 0) else 1]
+            widths[node.name] = weight[0 if attributes(node).get("transB", 0) else 1]
         elif node.op_type == "MatMul":
             widths[node.name] = weight[-1]
     return widths
@@ -114,6 +115,7 @@ class CostModel:
                 by_node.setdefault(site.node, {})[site.axis] = site.labels
             size = max(size, int(site.labels.max(initial=-1)) + 1)
         self.label_count = size
+        stored = {tensor.name for tensor in found.model.graph.initializer}
         self._stored = [
             (tuple(tensor.dims), by_tensor.get(tensor.name, {}), _FLOAT_SIZES.get(tensor.data_type, 0))
             for tensor in found.model.graph.initializer
@@ -121,14 +123,12 @@ class CostModel:
         self._layers = [
             (_repeats(found, index), found.shapes[node.input[1]], by_node.get(index, {}))
             for index, node in enumerate(found.model.graph.node)
-            if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
-            and node.input[1] in {tensor.name for tensor in found.model.graph.initializer}
+            if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.input[1] in stored
         ]
         self._products = [
             (found.shapes[node.input[0]], found.shapes[node.output[0]], found.axes.get(node.output[0], {}))
             for node in found.model.graph.node
-            if node.op_type == "MatMul"
-            and not {tensor.name for tensor in found.model.graph.initializer} & set(node.input)
+            if node.op_type == "MatMul" and not stored & set(node.input)
         ]
 
     def gone(self, labels: Iterable[int]) -> Array:

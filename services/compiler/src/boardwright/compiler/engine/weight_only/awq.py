@@ -9,19 +9,23 @@ becomes worse by it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.weight_only.layers import Layer, set_weight, weight_values
+from boardwright.compiler.engine.weight_only.layers import Layer, weight_values
 from boardwright.compiler.engine.weight_only.rounding import round_in_blocks
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx
 
+    Array = np.ndarray[Any, Any]
+
 _ALPHAS = tuple(number / 10 for number in range(10))
 _SMALLEST = 1e-4
+"""What a channel that hardly ever speaks counts as: its scale would be 0 otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class ScaleSearch:
 def scale_weights(
     model: onnx.ModelProto,
     layers: Sequence[Layer],
-    activations: Mapping[str, np.ndarray[Any, Any]],
+    activations: Mapping[str, Array],
     *,
     bits: int,
     block_size: int,
@@ -50,37 +54,36 @@ def scale_weights(
     that read one tensor share their scales. The division goes into the LayerNormalization in front where it
     serves these layers alone, else a Mul is added.
     """
-    import numpy as np
 
     weights = weight_values(model)
+    reads_of = Counter(name for node in model.graph.node for name in set(node.input))
     groups: dict[str, list[Layer]] = {}
     for layer in layers:
         groups.setdefault(layer.reads, []).append(layer)
-    shared = _weights_used_twice(model)
     found = []
     for reads, group in groups.items():
-        if reads not in activations or any(layer.weight in shared for layer in group):
+        # A weight that several nodes read (tied embeddings): scaling it for one would change the others.
+        if reads not in activations or any(reads_of[layer.weight] > 1 for layer in group):
             continue
-        rows = activations[reads]
         alpha, ratio, scale = _search(
-            rows, [weights[layer.weight] for layer in group], bits, block_size, symmetric
+            activations[reads], [weights[layer.weight] for layer in group], bits, block_size, symmetric
         )
         folded = False
         if alpha > 0:
-            folded = _divide(model, reads, {layer.node for layer in group}, scale)
-            for layer in group:
-                set_weight(model, layer.weight, (weights[layer.weight] * scale[:, None]).astype(np.float32))
+            scaled = {layer.weight: weights[layer.weight] * scale[:, None] for layer in group}
+            factors, folded = _divide(model, reads, {layer.node for layer in group}, scale, weights)
+            _store(model, {**scaled, **factors})
         found.append(ScaleSearch(reads, tuple(layer.node for layer in group), alpha, ratio, folded))
     return found
 
 
 def _search(
-    rows: np.ndarray[Any, Any],
-    weights: Sequence[np.ndarray[Any, Any]],
+    rows: Array,
+    weights: Sequence[Array],
     bits: int,
     block_size: int,
     symmetric: bool,
-) -> tuple[float, float, np.ndarray[Any, Any]]:
+) -> tuple[float, float, Array]:
     """Return the best alpha, its squared output error over that of plain rounding, and the scales [K]."""
     import numpy as np
 
@@ -102,38 +105,46 @@ def _search(
     return best
 
 
-def _divide(model: onnx.ModelProto, reads: str, readers: set[str], scale: np.ndarray[Any, Any]) -> bool:
-    """Divide the tensor ``reads`` by ``scale`` (last axis) for ``readers``; tells if that was folded."""
-    import numpy as np
+def _divide(
+    model: onnx.ModelProto, reads: str, readers: set[str], scale: Array, weights: Mapping[str, Array]
+) -> tuple[dict[str, Array], bool]:
+    """Let ``readers`` read the tensor ``reads`` divided by ``scale`` (last axis).
+
+    Returns the constants that this takes, to be stored, and whether the division went into a normalization.
+    """
     from onnx import helper
 
     graph = model.graph
     producer = next((node for node in graph.node if reads in node.output), None)
     all_readers = {node.name for node in graph.node if reads in node.input}
     alone = all_readers == readers and reads not in {value.name for value in graph.output}
-    weights = weight_values(model)
     if alone and producer is not None and producer.op_type == "LayerNormalization":
         affine = {place: producer.input[place] for place in (1, 2) if len(producer.input) > place}
         if all(name in weights for name in affine.values()):
+            factors = {}
             for place, name in affine.items():
                 own = f"{name}_{reads}_boardwright_awq"  # exporters let equal constants serve many nodes
-                set_weight(model, own, (weights[name] / scale).astype(np.float32))
+                factors[own] = weights[name] / scale
                 producer.input[place] = own
-            return True
+            return factors, True
     factor, divided = f"{reads}_boardwright_awq_factor", f"{reads}_boardwright_awq"
-    set_weight(model, factor, (1 / scale).astype(np.float32))
     place = min(index for index, node in enumerate(graph.node) if node.name in readers)
     for node in graph.node:
         if node.name in readers:
             node.input[0] = divided
     graph.node.insert(place, helper.make_node("Mul", [reads, factor], [divided], name=divided))
-    return False
+    return {factor: 1 / scale}, False
 
 
-def _users(model: onnx.ModelProto, name: str) -> int:
-    return sum(name in node.input for node in model.graph.node)
+def _store(model: onnx.ModelProto, values: Mapping[str, Array]) -> None:
+    """Set initializers by name, those that are new behind the others, in place."""
+    import numpy as np
+    from onnx import numpy_helper
 
-
-def _weights_used_twice(model: onnx.ModelProto) -> set[str]:
-    """Weights that several nodes read (tied embeddings): scaling one would change the others."""
-    return {tensor.name for tensor in model.graph.initializer if _users(model, tensor.name) > 1}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, value in values.items():
+        tensor = numpy_helper.from_array(value.astype(np.float32), name)
+        if name in stored:
+            stored[name].CopyFrom(tensor)
+        else:
+            model.graph.initializer.append(tensor)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import attributes, drop_unread, replace_nodes
+
 if TYPE_CHECKING:
     import numpy as np
     import onnx
@@ -28,20 +30,15 @@ def gemms_to_matmuls(model: onnx.ModelProto) -> int:
     from onnx import helper, numpy_helper
 
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    users: dict[str, int] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            users[name] = users.get(name, 0) + 1
     nodes, changed = [], 0
     for node in model.graph.node:
-        attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-        plain = node.op_type == "Gemm" and attributes.get("alpha", 1.0) == 1.0
-        plain = plain and attributes.get("beta", 1.0) == 1.0 and not attributes.get("transA", 0)
-        if not plain or node.input[1] not in constants:
+        options = attributes(node)
+        plain = node.op_type == "Gemm" and options.get("alpha", 1.0) == options.get("beta", 1.0) == 1.0
+        if not plain or options.get("transA", 0) or node.input[1] not in constants:
             nodes.append(node)
             continue
         weight = node.input[1]
-        if attributes.get("transB", 0):
+        if options.get("transB", 0):
             turned = numpy_helper.to_array(constants[weight]).T
             weight = f"{node.input[1]}_boardwright_transposed"
             if weight not in constants:
@@ -54,9 +51,9 @@ def gemms_to_matmuls(model: onnx.ModelProto) -> int:
             name = f"{node.name}_bias"
             nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=name))
         changed += 1
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    _drop_unused(model)
+    if changed:
+        replace_nodes(model.graph, nodes)
+        drop_unread(model.graph)
     return changed
 
 
@@ -81,25 +78,3 @@ def weight_values(model: onnx.ModelProto) -> dict[str, np.ndarray[Any, Any]]:
     from onnx import numpy_helper
 
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-
-
-def set_weight(model: onnx.ModelProto, name: str, values: np.ndarray[Any, Any]) -> None:
-    """Replace an initializer's values, in place."""
-    from onnx import numpy_helper
-
-    for tensor in model.graph.initializer:
-        if tensor.name == name:
-            tensor.CopyFrom(numpy_helper.from_array(values, name))
-            return
-    model.graph.initializer.append(numpy_helper.from_array(values, name))
-
-
-def _drop_unused(model: onnx.ModelProto) -> None:
-    used = {name for node in model.graph.node for name in node.input}
-    used |= {value.name for value in model.graph.output}
-    for attribute in (entry for node in model.graph.node for entry in node.attribute):
-        if attribute.HasField("g") or attribute.graphs:
-            return  # a subgraph may read any initializer
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)

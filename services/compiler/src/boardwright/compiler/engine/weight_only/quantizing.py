@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.canonical import fold_gemm_factors
+from boardwright.compiler.engine.graph.editing import copy_of, with_outputs
 from boardwright.compiler.engine.graph.inspect import drop_metadata
 from boardwright.compiler.engine.graph.prepare import name_nodes, raise_opset
 from boardwright.compiler.engine.graph.session import open_session
@@ -130,10 +131,7 @@ def quantize_weights(
         QuantizationFailed: NOTHING_TO_QUANTIZE, SAMPLES_MISSING, NODE_UNKNOWN, QUANTIZER_FAILED,
             QUANTIZED_MODEL_REFUSED.
     """
-    import onnx
-
-    source = onnx.ModelProto()
-    source.CopyFrom(raise_opset(model))
+    source = copy_of(raise_opset(model))
     name_nodes(source.graph)
     fold_gemm_factors(source.graph)
     gemms_to_matmuls(source)
@@ -145,21 +143,15 @@ def quantize_weights(
             f"{options.algorithm} learns from calibration samples: name a sealed calibration dataset, or use "
             "rtn.",
         )
-    before = _weight_bytes(source)
-    reference = onnx.ModelProto()
-    reference.CopyFrom(source)
+    packed = copy_of(source)  # the quantizers change what they are given
     scales: list[ScaleSearch] = []
     if options.algorithm == "awq":
         rows = _sample_rows(source, {layer.reads for layer in layers}, samples, on_sample)
         scales = scale_weights(
-            source,
-            layers,
-            rows,
-            bits=options.bits,
-            block_size=options.block_size,
-            symmetric=options.symmetric,
-        )
-    packed = _pack(source, options, [layer.node for layer in layers], samples)
+            packed, layers, rows,
+            bits=options.bits, block_size=options.block_size, symmetric=options.symmetric,
+        )  # fmt: skip
+    packed = _pack(packed, options, [layer.node for layer in layers], samples)
     drop_metadata(packed)
     try:
         session = open_session(packed)
@@ -167,10 +159,15 @@ def quantize_weights(
         raise QuantizationFailed(
             "QUANTIZED_MODEL_REFUSED", f"The graph with packed weights does not load. {error.message}"
         ) from error
-    quality = _output_sqnr_db(open_session(reference), session, samples) if samples else None
-    names = tuple(layer.node for layer in layers)
     return WeightOnlyModel(
-        packed, options, names, left_out, before, _weight_bytes(packed), quality, tuple(scales)
+        packed,
+        options,
+        tuple(layer.node for layer in layers),
+        left_out,
+        _weight_bytes(source),
+        _weight_bytes(packed),
+        _output_sqnr_db(open_session(source), session, samples) if samples else None,
+        tuple(scales),
     )
 
 
@@ -295,6 +292,10 @@ def _pack_by_samples(
         accuracy_level=_INT8_COMPUTE if options.integer_compute else 0,
     )
     packed: onnx.ModelProto = done.model
+    # It goes through its layers in the order of a set: in each process another one.
+    ordered = sorted(packed.graph.initializer, key=lambda tensor: tensor.name)
+    del packed.graph.initializer[:]
+    packed.graph.initializer.extend(ordered)
     return packed
 
 
@@ -307,18 +308,9 @@ def _sample_rows(
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return up to ``_ROWS`` rows of each tensor, evenly spread over the samples, float32 [rows, K]."""
     import numpy as np
-    import onnx
 
     inner = sorted(tensors - {value.name for value in model.graph.input})
-    augmented = onnx.ModelProto()
-    augmented.CopyFrom(model)
-    known = {value.name for value in augmented.graph.output}
-    for name in inner:
-        if name not in known:
-            augmented.graph.output.append(
-                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-            )
-    session = open_session(augmented)
+    session = open_session(with_outputs(model, inner))
     rows: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in tensors}
     share = max(1, _ROWS // len(samples))
     for number, feed in enumerate(samples, start=1):
