@@ -173,6 +173,7 @@ class JobService:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_seconds
+        self._forget_offers()
         self._offers[offer.worker] = (offer, deadline)
 
         def take(tx: Transaction) -> tuple[Step, Job] | None:
@@ -199,10 +200,13 @@ class JobService:
         """Return why a ready step waits, as far as this process knows the workers; "" for other steps."""
         if step.state is not StepState.READY:
             return ""
-        since = time.monotonic() - _OFFER_SECONDS
-        self._offers = {worker: held for worker, held in self._offers.items() if held[1] > since}
+        self._forget_offers()
         offers = [offer for offer, _ in self._offers.values()]
         return waiting_reason(offers, step.spec.kind, step.spec.requires)
+
+    def _forget_offers(self) -> None:
+        since = time.monotonic() - _OFFER_SECONDS
+        self._offers = {worker: held for worker, held in self._offers.items() if held[1] > since}
 
     def wake(self) -> None:
         """Let everyone who waits look again."""

@@ -180,6 +180,23 @@ async def test_a_collection_lists_in_pages_newest_first(service: JobService, dat
         await collection.list(request)
 
 
+async def test_a_page_of_long_jobs_is_cut_short(
+    service: JobService, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boardwright.jobs.storage.listing._PAGE_CHARACTERS", 100)
+    collection = JobCollection(service, database, _NAMES)
+    names = [
+        (await service.create(new_job(step("import", parameters={"words": "w" * 60, "n": n})))).name
+        for n in range(3)
+    ]
+    seen, request = [], pb.ListJobsRequest(parent="projects/default")
+    for _ in names:
+        page = await collection.list(request)
+        seen.append([job.name for job in page.jobs])
+        request.page_token = page.next_page_token
+    assert seen == [[name] for name in reversed(names)] and not request.page_token
+
+
 async def test_a_ready_step_says_what_it_waits_for(service: JobService, database: Database) -> None:
     collection = JobCollection(service, database, _NAMES)
     job = await service.create(new_job(step("build", requires=Requirements(toolchain="tensorrt"))))

@@ -81,9 +81,20 @@ def get_job(tx: Transaction, name: str) -> Job:
     return job
 
 
-def read_jobs(tx: Transaction, rows: Iterable[Row]) -> list[Job]:
-    """Return the jobs of rows of ``SELECT * FROM jobs …``, their steps included."""
-    return [read_job(row, _step_rows(tx, row["name"])) for row in rows]
+def read_jobs(tx: Transaction, rows: Iterable[Row], most_characters: int | None = None) -> list[Job]:
+    """Return the jobs of rows of ``SELECT * FROM jobs …``, their steps included.
+
+    With ``most_characters`` only the first of them, at least one, that hold no more than that.
+    """
+    read: list[Job] = []
+    held = 0
+    for row in rows:
+        steps = _step_rows(tx, row["name"])
+        held += len(row["spec"]) + sum(len(step["parameters"]) + len(step["outcome"]) for step in steps)
+        if read and most_characters is not None and held > most_characters:
+            break
+        read.append(read_job(row, steps))
+    return read
 
 
 def get_revision(tx: Transaction, name: str) -> int | None:

@@ -7,6 +7,9 @@ from boardwright.database.filters import Field, to_condition
 from boardwright.jobs.domain.job import Job
 from boardwright.jobs.storage.jobs import read_jobs
 
+_PAGE_CHARACTERS = 4 << 20
+"""Steps tell figures at any length; an answer must fit into a message, whatever page size was asked for."""
+
 FIELDS = {
     "state": Field("state"),
     "creator": Field("principal"),
@@ -38,4 +41,7 @@ def list_jobs(
         **keys,
     )
     page, token = paging.cut(rows, size, lambda row: (row["create_us"], row["name"]), *scope)
-    return read_jobs(tx, page), token
+    jobs = read_jobs(tx, page, _PAGE_CHARACTERS)
+    if len(jobs) < len(page):
+        token = paging.encode((jobs[-1].create_us, jobs[-1].name), *scope)
+    return jobs, token
