@@ -76,7 +76,7 @@ IMPORT = StepKind(
 )
 OBSERVE = StepKind(
     "compile/observe",
-    version="4",
+    version="5",
     determinism=Determinism.PURE,
     defaults={
         "method": "min-max",
@@ -91,7 +91,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="9",
+    version="10",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -107,7 +107,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="6",
+    version="7",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -128,7 +128,7 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="6",
+    version="7",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",

@@ -71,6 +71,19 @@ def noise() -> Callable[..., np.ndarray]:
     return lambda *shape: rng.random(shape, dtype=np.float32)
 
 
+@pytest.fixture(scope="session")
+def other_scales() -> Callable[[onnx.ModelProto], list[str]]:
+    """The names of a quantized graph's scales that are no powers of two."""
+
+    def found(quantized: onnx.ModelProto) -> list[str]:
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+        conversions = ("QuantizeLinear", "DequantizeLinear")
+        names = {node.input[1] for node in quantized.graph.node if node.op_type in conversions}
+        return sorted(name for name in names & stored.keys() if (np.frexp(stored[name])[0] != 0.5).any())
+
+    return found
+
+
 def _model(
     nodes: list[onnx.NodeProto],
     constants: dict[str, np.ndarray],

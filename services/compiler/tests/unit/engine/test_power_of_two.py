@@ -11,18 +11,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from boardwright.compiler.engine.dynamic import quantize_dynamic
 from boardwright.compiler.engine.errors import QuantizationFailed
+from boardwright.compiler.engine.grid import round_weight
 from boardwright.compiler.engine.observe import TensorRange, observe
 from boardwright.compiler.engine.power_of_two import (
     best_of,
     least_error_steps,
     next_power_of_two,
-    other_scales,
     rounded_up,
 )
 from boardwright.compiler.engine.protect.noise import scale_of
 from boardwright.compiler.engine.quantize import insert_quantization, quantize
 from boardwright.compiler.engine.recover import RecoverOptions, recover
-from boardwright.compiler.engine.recover.grid import round_weight
 from boardwright.compiler.engine.scheme import PROFILES, QuantizationScheme
 
 TIDL = PROFILES["tidl-mma1"]
@@ -95,7 +94,7 @@ def test_the_method_mse_takes_the_best_power_of_two(noise):
 
 @pytest.mark.parametrize("scheme", [TIDL, PER_CHANNEL], ids=["per-tensor", "per-channel"])
 @pytest.mark.parametrize("method", ["min-max", "mse"])
-def test_every_scale_of_the_graph_is_a_power_of_two(classifier, noise, scheme, method):
+def test_every_scale_of_the_graph_is_a_power_of_two(classifier, noise, scheme, method, other_scales):
     samples = [{"input": 3.3 * noise(1, 3, 16, 16)} for _ in range(4)]
     done = quantize(classifier, samples, scheme, method=method)
     assert other_scales(done.model) == []
@@ -107,7 +106,7 @@ def test_every_scale_of_the_graph_is_a_power_of_two(classifier, noise, scheme, m
     assert np.abs(before - after).max() < 0.05 * np.abs(before).max()
 
 
-def test_softmax_joins_constants_and_wide_biases_have_powers_of_two_as_well(noise):
+def test_softmax_joins_constants_and_wide_biases_have_powers_of_two_as_well(noise, other_scales):
     """The quantizer sets these scales by itself, whatever ranges it is given."""
     rng = np.random.default_rng(0)
     constants = {
@@ -142,7 +141,7 @@ def test_softmax_joins_constants_and_wide_biases_have_powers_of_two_as_well(nois
     assert np.isfinite(run(quantized, {"x": noise(1, 6)})).all()
 
 
-def test_recovered_weights_keep_their_grid_in_the_graph(classifier, noise):
+def test_recovered_weights_keep_their_grid_in_the_graph(classifier, noise, other_scales):
     samples = [{"input": noise(1, 3, 16, 16)} for _ in range(9)]
     kernel = next(tensor for tensor in classifier.graph.initializer if tensor.name == "kernel")
     spread = numpy_helper.to_array(kernel) + np.random.default_rng(0).normal(size=(3, 3, 3, 3)) / 3

@@ -8,7 +8,8 @@
 - ``recover/``: gives back what rounding took, without labels: ranges, bias correction, equalisation,
   block-wise reconstruction, learned rounding; ``integer_outputs``: what leaves the integers keeps more.
 - ``quantize``: static INT8 by a ``scheme``; it observes, protects, recovers, and checks its result.
-  ``power_of_two``: the scales of boards that shift instead of multiplying.
+  ``grid``: what weights are rounded to; ``power_of_two``: the scales of boards that shift instead of
+  multiplying; ``indexed``: ONNX Runtime's quantizer, fast on large graphs.
 - ``float16`` (pass ``convert-float16``): half precision but for what would overflow or lose its digits.
 - ``evaluate/``: accuracy, parity with the baseline, and (``quality``) whether information was lost.
 - ``train_quantized``: training that rounds where the device will (QAT), with labels or self-distilled.
@@ -20,7 +21,17 @@
 - ``report/``: all of it as one page of tables and plots, HTML or Markdown.
 - ``graph/``: topology, preparation, sessions. ``limits``, ``errors``: bounds and refusals.
 
->>> from pathlib import Path
->>> from boardwright.compiler.engine.importing import import_checkpoint
->>> imported = import_checkpoint(Path("model.onnx"))  # doctest: +SKIP
+Each pass is a function over ``onnx.ModelProto`` with a record of its own; no pass changes what it is given.
+Step by step (``quantize(model, feeds(), scheme)`` alone does the same with the defaults)::
+
+    model = import_checkpoint(path, Declared(input_spec=input_spec, output_spec=output_spec)).model
+
+    def feeds():
+        return (feed_of(image, input_spec) for image in images)
+
+    record = observe(prepare_graph(model), feeds())
+    kept = protect_model(model, feeds, scheme, record=record).exclusions
+    recovered = recover(model, feeds, scheme, record=record, exclusions=kept).file()
+    small = quantize(model, (), scheme, record=record, exclusions=kept, recovered=recovered).model
+    told = evaluate(small, samples, input_spec, output_spec, baseline=model)
 """

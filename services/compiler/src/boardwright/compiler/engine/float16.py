@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.graph.editing import copy_of
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.graph.topology import MOVEMENT_OPERATORS
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
-from boardwright.compiler.engine.protect import Exclusion
+from boardwright.compiler.engine.protect import Exclusion, excluded_names
 from boardwright.compiler.engine.protect.exclusion import requested_exclusion
 
 if TYPE_CHECKING:
@@ -48,12 +50,8 @@ _SUMS = frozenset(
         "InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization",
     }
 )  # fmt: skip
-_MOVING = frozenset(
-    {
-        "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split", "Slice", "Concat", "Identity",
-        "Shape", "Gather", "Expand", "Tile", "Pad", "Cast", "Constant",
-    }
-)  # fmt: skip
+_NOT_WORTH = MOVEMENT_OPERATORS | {"Concat", "Shape", "Constant"}
+"""What computes nothing: a graph in which only such nodes are left to convert gains nothing."""
 _INTEGER = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits"})
 
 
@@ -99,8 +97,8 @@ def convert_float16(
     ranges = record.ranges if record is not None else {}
     kept = _kept(prepared, ranges) if protect_automatically else _without_kernels(prepared)
     kept = (*kept, *requested_exclusion(prepared, exclude))
-    blocked = {name for found in kept for name in found.nodes}
-    if blocked >= {node.name for node in prepared.graph.node if node.op_type not in _MOVING}:
+    blocked = excluded_names(kept)
+    if blocked >= {node.name for node in prepared.graph.node if node.op_type not in _NOT_WORTH}:
         raise QuantizationFailed(
             "NOTHING_TO_CONVERT",
             f"Every node has to stay in float32: {kept[0].reason} Nothing is left to convert.",
@@ -131,11 +129,10 @@ def _check(model: onnx.ModelProto) -> None:
 def _kept(model: onnx.ModelProto, ranges: Mapping[str, TensorRange]) -> tuple[Exclusion, ...]:
     """Return what stays in float32; the first rule that speaks of a node has it."""
     found = [*_without_kernels(model)]
-    taken = {name for entry in found for name in entry.nodes}
-    for rule in (_overflowing, _vanishing):
-        for entry in rule(model, ranges, taken):
-            found.append(entry)
-            taken |= set(entry.nodes)
+    largest = _magnitudes(model, ranges)
+    for rule, tensors in (("overflow", _overflowing(largest)), ("underflow", _vanishing(largest))):
+        found += _touching(model, rule, tensors, excluded_names(found))
+    taken = excluded_names(found)
     for name, operators, why in (
         ("steep", _STEEP, "whose results leave the bounds of float16 for inputs that do not"),
         ("sum", _SUMS, "which add up more values than float16 can count"),
@@ -172,62 +169,51 @@ def _without_kernels(model: onnx.ModelProto) -> tuple[Exclusion, ...]:
     return (Exclusion("no-kernel", tuple(node.name for node in nodes), reason),)
 
 
-def _overflowing(
-    model: onnx.ModelProto, ranges: Mapping[str, TensorRange], taken: set[str]
-) -> list[Exclusion]:
-    magnitudes = {name: found.magnitude for name, found in ranges.items()} | {
-        name: float(abs(value).max()) for name, value in _constants(model) if value.size
-    }
-    wide = {name: value for name, value in magnitudes.items() if value * _MARGIN > LARGEST}
-    return _touching(
-        model,
-        wide,
-        taken,
-        "overflow",
-        lambda name: f"{name!r} reaches {wide[name]:.3g}, and float16 ends at {LARGEST:.0f}",
-    )
-
-
-def _vanishing(model: onnx.ModelProto, ranges: Mapping[str, TensorRange], taken: set[str]) -> list[Exclusion]:
-    largest = {name: found.magnitude for name, found in ranges.items()} | {
-        name: float(abs(value).max()) for name, value in _constants(model) if value.size
-    }
-    small = {name: value for name, value in largest.items() if 0 < value < SMALLEST_NORMAL}
-    return _touching(
-        model,
-        small,
-        taken,
-        "underflow",
-        lambda name: (
-            f"{name!r} nowhere exceeds {small[name]:.3g}; below {SMALLEST_NORMAL:.2g} float16 loses digits"
-        ),
-    )
-
-
-def _touching(
-    model: onnx.ModelProto, tensors: Mapping[str, float], taken: set[str], rule: str, why: Any
-) -> list[Exclusion]:
-    """Return one exclusion for each tensor: the nodes that make or read it."""
-    found, known = [], set(taken)
-    for tensor in tensors:
-        nodes = [
-            node.name
-            for node in model.graph.node
-            if tensor in (*node.input, *node.output) and node.name not in known
-        ]
-        if nodes:
-            found.append(Exclusion(rule, tuple(nodes), f"The tensor {why(tensor)}."))
-            known |= set(nodes)
-    return found
-
-
-def _constants(model: onnx.ModelProto) -> Iterable[tuple[str, Array]]:
+def _magnitudes(model: onnx.ModelProto, ranges: Mapping[str, TensorRange]) -> dict[str, float]:
+    """Return the largest absolute value of each activation that was seen, and of each float32 constant."""
     import onnx
     from onnx import numpy_helper
 
+    largest = {name: found.magnitude for name, found in ranges.items()}
     for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            yield tensor.name, numpy_helper.to_array(tensor)
+        if tensor.data_type == onnx.TensorProto.FLOAT and 0 not in tensor.dims:
+            largest[tensor.name] = float(abs(numpy_helper.to_array(tensor)).max())
+    return largest
+
+
+def _overflowing(largest: Mapping[str, float]) -> dict[str, str]:
+    """Return the tensors that float16 does not hold, and why."""
+    return {
+        name: f"{name!r} reaches {value:.3g}, and float16 ends at {LARGEST:.0f}"
+        for name, value in largest.items()
+        if value * _MARGIN > LARGEST
+    }
+
+
+def _vanishing(largest: Mapping[str, float]) -> dict[str, str]:
+    """Return the tensors of which float16 keeps fewer digits, and why."""
+    return {
+        name: f"{name!r} nowhere exceeds {value:.3g}; below {SMALLEST_NORMAL:.2g} float16 loses digits"
+        for name, value in largest.items()
+        if 0 < value < SMALLEST_NORMAL
+    }
+
+
+def _touching(
+    model: onnx.ModelProto, rule: str, tensors: Mapping[str, str], taken: set[str]
+) -> list[Exclusion]:
+    """Return one exclusion for each tensor: the nodes that make or read it and are not ``taken``."""
+    touching: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in dict.fromkeys((*node.input, *node.output)):
+            touching.setdefault(name, []).append(node.name)
+    found, known = [], set(taken)
+    for tensor, why in tensors.items():
+        nodes = tuple(name for name in touching.get(tensor, ()) if name not in known)
+        if nodes:
+            found.append(Exclusion(rule, nodes, f"The tensor {why}."))
+            known |= set(nodes)
+    return found
 
 
 def _convert(model: onnx.ModelProto, blocked: set[str], keep_io: bool) -> onnx.ModelProto:
@@ -235,11 +221,9 @@ def _convert(model: onnx.ModelProto, blocked: set[str], keep_io: bool) -> onnx.M
     from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    source = onnx.ModelProto()
-    source.CopyFrom(model)
     try:
         converted = convert_float_to_float16(
-            source, keep_io_types=keep_io, op_block_list=[], node_block_list=sorted(blocked)
+            copy_of(model), keep_io_types=keep_io, op_block_list=[], node_block_list=sorted(blocked)
         )
         _join_casts(converted.graph)
         written = ONNXModel(converted)

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import copy_of, replace_nodes
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
 from boardwright.compiler.engine.scheme import QuantizationScheme
@@ -59,11 +60,9 @@ def spread_channels(
     ``take_back`` gives to the Dequantize nodes. Channels that the record does not know stay.
     """
     import numpy as np
-    import onnx
     from onnx import numpy_helper
 
-    spread = onnx.ModelProto()
-    spread.CopyFrom(model)
+    spread = copy_of(model)
     stored = {tensor.name: tensor for tensor in spread.graph.initializer}
     topology = Topology(spread.graph)
     ranges, factors = dict(record.ranges), {}
@@ -129,28 +128,29 @@ def give_floats(quantized: onnx.ModelProto, model: onnx.ModelProto, excluded: se
     """Take Quantize and Dequantize away behind matrix products that leave the integers, in place."""
     names = {node.output[0] for node in leaving_layers(model, ("Gemm", "MatMul"), excluded)}
     rounded = _rounded_tensors(quantized)
-    layers = {node.output[0]: node for node in quantized.graph.node if node.op_type in ("Gemm", "MatMul")}
-    outputs = {value.name for value in quantized.graph.output}
-    removed = []
-    for node in quantized.graph.node:
+    topology = Topology(quantized.graph)
+    removed: set[int] = set()
+    for index, node in enumerate(topology.nodes):
         if node.op_type != "DequantizeLinear" or rounded.get(node.input[0]) not in names:
             continue
-        source = next(entry for entry in quantized.graph.node if node.input[0] in entry.output)
-        layer = layers.get(source.input[0])
-        readers = [entry for entry in quantized.graph.node if source.input[0] in entry.input]
-        users = [entry for entry in quantized.graph.node if node.input[0] in entry.input]
-        if layer is None or len(readers) != 1 or len(users) != 1:
+        (source,) = topology.producers(index)
+        exact = topology.nodes[source].input[0]
+        made = topology.producer_of(exact)
+        users = set(topology.readers(node.input[0]))
+        if made is None or len(set(topology.readers(exact))) != 1 or len(users) != 1:
             continue
-        if node.output[0] in outputs:
+        layer = topology.nodes[made]
+        if layer.op_type not in ("Gemm", "MatMul"):
+            continue
+        if node.output[0] in topology.outputs:
             layer.output[0] = node.output[0]
         else:  # the tensor keeps the name that it has in the float graph: whoever compares looks for it
-            for entry in quantized.graph.node:
-                for place, name in enumerate(entry.input):
-                    if name == node.output[0]:
-                        entry.input[place] = layer.output[0]
-        removed += [source, node]
-    for node in removed:
-        quantized.graph.node.remove(node)
+            for reader in topology.readers(node.output[0]):
+                inputs = topology.nodes[reader].input
+                inputs[:] = [exact if name == node.output[0] else name for name in inputs]
+        removed |= {source, index}
+    if removed:
+        replace_nodes(quantized.graph, [n for i, n in enumerate(topology.nodes) if i not in removed])
     return len(removed) // 2
 
 

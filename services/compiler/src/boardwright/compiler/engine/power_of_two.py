@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.observe.record import TensorRange
+from boardwright.compiler.engine.scheme import REDUCED_BOUND, WEIGHT_BOUND
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     Array = np.ndarray[Any, Any]
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 ACTIVATION_BOUND = 127
 """The largest integer of a symmetric INT8 activation."""
 
-_REDUCED = 64
+_HALVINGS = 6
+"""Where the search for a range ends: below 1/32 of the largest value."""
 _SMALLEST = 2.0**-40
 """No scale is below it: products of two scales stay normal numbers."""
 _OF_ONE = 2.0**-7
@@ -69,14 +70,14 @@ def rounded_up(found: TensorRange) -> TensorRange:
     return TensorRange(-bound, bound)
 
 
-def best_of(found: TensorRange, cost: Callable[[float, float], float], candidates: int = 6) -> TensorRange:
+def best_of(found: TensorRange, cost: Callable[[float, float], float]) -> TensorRange:
     """Return the range of the power-of-two scale whose ``cost(low, high)`` is least, from the largest down.
 
     The first that is not better than the one before it ends the search.
     """
     best = rounded_up(found)
     least = cost(best.low, best.high)
-    for share in range(1, candidates):
+    for share in range(1, _HALVINGS):
         bound = rounded_up(found).high / 2**share
         error = cost(-bound, bound)
         if error >= least:
@@ -111,7 +112,7 @@ def power_of_two_quantizer(*arguments: Any) -> QDQQuantizer:
                 value = numpy_helper.to_array(stored[name])
                 axis = parameters.get("axis")
                 axes = None if axis is None else tuple(n for n in range(value.ndim) if n != axis % value.ndim)
-                bound = _REDUCED if self.reduce_range else ACTIVATION_BOUND
+                bound = REDUCED_BOUND if self.reduce_range else WEIGHT_BOUND
                 steps = least_error_steps(value, axes, bound)
                 parameters.data["scale"] = steps.reshape(() if axes is None else -1).astype(np.float32)
                 # Cut off here: the integers themselves would reach to -128.
@@ -125,17 +126,3 @@ def power_of_two_quantizer(*arguments: Any) -> QDQQuantizer:
                 parameters.data["scale"] = next_power_of_two(parameters["scale"]).astype(np.float32)
 
     return Quantizer(*arguments)
-
-
-def other_scales(quantized: onnx.ModelProto) -> list[str]:
-    """Return the names of scales that are no powers of two."""
-    import numpy as np
-    from onnx import numpy_helper
-
-    stored = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    names = {
-        node.input[1]
-        for node in quantized.graph.node
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in stored
-    }
-    return sorted(name for name in names if (np.frexp(numpy_helper.to_array(stored[name]))[0] != 0.5).any())

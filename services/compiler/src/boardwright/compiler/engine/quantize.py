@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
+from boardwright.compiler.engine.graph.editing import copy_of
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import kernel_counts, try_out
 from boardwright.compiler.engine.graph.topology import WEIGHTED_OPERATORS, Topology
+from boardwright.compiler.engine.indexed import indexed_model
 from boardwright.compiler.engine.integer_outputs import give_floats, spread_channels, take_back, takes_part
 from boardwright.compiler.engine.observe import (
     CalibrationRecord,
@@ -24,7 +26,7 @@ from boardwright.compiler.engine.observe import (
     observe,
 )
 from boardwright.compiler.engine.power_of_two import power_of_two_quantizer, rounded_up
-from boardwright.compiler.engine.protect import Exclusion, is_layer, protect
+from boardwright.compiler.engine.protect import Exclusion, excluded_names, protect
 from boardwright.compiler.engine.protect.exclusion import requested_exclusion
 from boardwright.compiler.engine.protect.floats import keep_floats
 from boardwright.compiler.engine.recover.bias_correction import correct_bias
@@ -34,13 +36,6 @@ from boardwright.compiler.engine.scheme import QuantizationScheme
 
 if TYPE_CHECKING:
     import onnx
-
-_SUPPORTED_OPERATORS = (
-    "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "Clip", "Relu", "LeakyRelu", "Sigmoid", "MaxPool",
-    "AveragePool", "GlobalAveragePool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split",
-    "Slice", "Resize", "Pad", "Gather",
-)  # fmt: skip
-"""Operators that ONNX Runtime's CPU provider runs on integers when Q and DQ surround them."""
 
 _MINIMUM_RANGE = 1e-6
 
@@ -113,12 +108,8 @@ def quantize(
     _check_quantizable(prepared)
     if record is None:
         record = observe(prepared, feeds, threads=threads, on_sample=on_sample)
-    elif missing := [name for name in float_activations(prepared) if name not in record.ranges]:
-        raise EngineError(
-            "RECORD_UNFIT",
-            f"The calibration record does not know {missing[0]!r}: it was made from another graph. "
-            "Observe this one.",
-        )
+    else:
+        record.require(float_activations(prepared))
     note = ""
     if drop_constants:
         prepared, dropped = drop_constant_channels(prepared, record.ranges)
@@ -126,7 +117,7 @@ def quantize(
     if exclusions is None:
         exclusions = protect(prepared, record.ranges, scheme) if protect_automatically else ()
     exclusions = (*exclusions, *requested_exclusion(prepared, exclude))
-    excluded = {name for found in exclusions for name in found.nodes}
+    excluded = excluded_names(exclusions)
     corrected = 0
     if recovered is not None:
         prepared, record = read_recovered(recovered, prepared, record)
@@ -202,8 +193,6 @@ def insert_quantization(
         )
         for name, found in given.items()
     }
-    source = onnx.ModelProto()
-    source.CopyFrom(model)
     # What holds infinity has no range; whatever the passes before decided, it cannot be rounded.
     infinite = infinite_tensors(model)
     exclude = exclude | {
@@ -212,7 +201,7 @@ def insert_quantization(
     make = power_of_two_quantizer if scheme.power_of_two else QDQQuantizer
     try:
         quantizer = make(
-            source,
+            copy_of(model),
             scheme.per_channel,
             scheme.reduce_range,
             types[scheme.weight_type],
@@ -220,13 +209,14 @@ def insert_quantization(
             ranges,
             [],
             sorted(exclude),
-            list(scheme.operators or _SUPPORTED_OPERATORS),
+            sorted(scheme.integer_operators),
             {
                 "ActivationSymmetric": scheme.activation_symmetric,
                 "WeightSymmetric": scheme.weight_symmetric,
                 "TensorQuantOverrides": _of_one_scale(model, scheme),
             },
         )
+        quantizer.model = indexed_model(quantizer.model.model)
         quantizer.quantize_model()
         quantizer.model.topological_sort()
         quantized: onnx.ModelProto = quantizer.model.model
@@ -279,7 +269,7 @@ def _check_quantizable(model: onnx.ModelProto) -> None:
             "ALREADY_QUANTIZED",
             "The graph holds QuantizeLinear nodes already: start from the float32 checkpoint.",
         )
-    if not any(is_layer(topology, index) for index in range(len(topology.nodes))):
+    if not topology.layers:
         raise QuantizationFailed(
             "NOTHING_TO_QUANTIZE",
             "The graph has no Conv, Gemm or MatMul with constant weights in float32: there is nothing to "

@@ -9,7 +9,18 @@ from typing import Any
 from boardwright.compiler.engine.errors import QuantizationFailed
 
 _TYPES = ("uint8", "int8")
+WEIGHT_BOUND, REDUCED_BOUND = 127, 64
+"""The largest integer of a symmetric INT8 weight, and of one of 7 bits, in ONNX Runtime's quantizer."""
+
 FLOAT16 = ("none", "inside", "everywhere")
+INTEGER_OPERATORS = frozenset(
+    {
+        "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "Clip", "Relu", "LeakyRelu", "Sigmoid", "MaxPool",
+        "AveragePool", "GlobalAveragePool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze",
+        "Split", "Slice", "Resize", "Pad", "Gather",
+    }
+)  # fmt: skip
+"""Operators that ONNX Runtime's CPU provider runs on integers when Q and DQ surround them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +31,7 @@ class QuantizationScheme:
     (128 for uint8). ``per_channel`` gives each output channel of a weight its own scale. ``reduce_range``
     keeps weights to 7 bits, for x86 CPUs without VNNI, whose U8S8 products saturate. ``power_of_two`` takes
     only powers of two as scales, for fixed-point units that shift; everything is symmetric INT8 then.
-    ``operators`` empty means every operator the runtime has an integer kernel for. ``float16`` says what the
+    ``operators`` empty means ``INTEGER_OPERATORS``. ``float16`` says what the
     runtime gains by float16 beside integers: ``none``, or layers ``inside`` a graph whose inputs and outputs
     stay float32, or ``everywhere``.
     """
@@ -62,6 +73,21 @@ class QuantizationScheme:
         granularity = "per-channel" if self.per_channel else "per-tensor"
         scales = " power-of-two" if self.power_of_two else ""
         return f"{short[self.activation_type]}{short[self.weight_type]}{scales} {granularity}"
+
+    @property
+    def integer_operators(self) -> frozenset[str]:
+        """The operators that run on integers where nothing forbids it."""
+        return frozenset(self.operators) or INTEGER_OPERATORS
+
+    @property
+    def weight_bound(self) -> int:
+        """The largest integer that a symmetric weight becomes."""
+        return REDUCED_BOUND if self.reduce_range else WEIGHT_BOUND
+
+    @property
+    def has_symmetric_int8_weights(self) -> bool:
+        """Whether weights become symmetric INT8: the grid that ``grid`` knows."""
+        return self.weight_type == "int8" and self.weight_symmetric
 
     def to_json(self) -> dict[str, Any]:
         """Return the scheme as JSON-able values."""

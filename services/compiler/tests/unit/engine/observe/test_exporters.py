@@ -17,7 +17,6 @@ from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange, 
 from boardwright.compiler.engine.observe.exporters import (
     EXPORTERS,
     export,
-    onnxruntime_ranges,
     to_litert,
     to_openvino,
     to_tensorrt,
@@ -35,9 +34,8 @@ def test_onnx_runtime_loads_its_cache(tmp_path: Path):
     path.write_bytes(data)
     loaded = load_tensors_data(path)
     assert set(loaded.keys()) == {"x", "flat", "up"}
-    for tensor, found in onnxruntime_ranges(RECORD).items():
-        assert loaded[tensor].range_value == found.range_value
-        assert found.lowest.dtype == np.float32
+    for tensor, found in RECORD.ranges.items():
+        assert loaded[tensor].range_value == (np.float32(found.low), np.float32(found.high))
 
 
 def test_onnx_runtime_quantizes_from_it_without_a_sample(tmp_path: Path):

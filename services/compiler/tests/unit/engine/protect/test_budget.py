@@ -188,7 +188,7 @@ def test_exclusions_and_records_must_fit_the_graph(classifier, noise):
     assert "gemm" in excluded_names(found.exclusions)
     with pytest.raises(QuantizationFailed, match="Did you mean 'gemm'"):
         protect_model(classifier, lambda: feeds, SCHEME, ProtectionOptions(exclude=("gem",)))
-    with pytest.raises(EngineError, match="made of another model"):
+    with pytest.raises(EngineError, match="made from another graph"):
         protect_model(classifier, lambda: feeds, SCHEME, record=CalibrationRecord("min-max", 1, {}))
     with pytest.raises(EngineError, match="Did you mean 'join'"):
         ProtectionOptions(rules=("joins",))

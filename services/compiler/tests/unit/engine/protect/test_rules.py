@@ -353,3 +353,31 @@ def test_a_large_last_layer_stays_on_integers_beside_small_ones():
 def test_no_answer_leaves_an_accelerator(profile):
     model, feeds = dense_head()
     assert by_rule(protected(model, feeds, PROFILES[profile]), "answer") == []
+
+
+@pytest.mark.parametrize(("profile", "rounded"), [("x86-vnni", False), ("tensorrt", True)])
+def test_rules_and_quantizer_agree_on_what_may_be_rounded(profile, rounded):
+    """The rules took transposed convolutions for integer layers on CPUs, whose kernels are floats."""
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Conv", ["x", "a"], ["c"], name="conv"),
+            onnx.helper.make_node("ConvTranspose", ["c", "b"], ["y"], name="up", strides=[2, 2]),
+        ],
+        "network",
+        [onnx.helper.make_tensor_value_info("x", FLOAT, [1, 3, 8, 8])],
+        [onnx.helper.make_tensor_value_info("y", FLOAT, [1, 4, 16, 16])],
+        [
+            onnx.numpy_helper.from_array(np.ones(shape, np.float32), name)
+            for name, shape in (("a", (5, 3, 1, 1)), ("b", (5, 4, 2, 2)))
+        ],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    random = np.random.default_rng(0)
+    record = observe(model, [{"x": random.random((1, 3, 8, 8), dtype=np.float32)}])
+    subject = Subject(model, record.ranges, PROFILES[profile])
+    assert subject.may_be_integer(1) is rounded
+
+    made = quantize(model, (), PROFILES[profile], record=record, protect_automatically=False).model
+    (layer,) = (node for node in made.graph.node if node.op_type == "ConvTranspose")
+    makers = {name: node.op_type for node in made.graph.node for name in node.output}
+    assert (makers.get(layer.input[1]) == "DequantizeLinear") is rounded

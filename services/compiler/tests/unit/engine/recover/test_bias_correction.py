@@ -8,8 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.grid import round_weight
 from boardwright.compiler.engine.observe import CalibrationRecord, observe
-from boardwright.compiler.engine.recover import correct_bias, mean_shift, round_weight
+from boardwright.compiler.engine.recover import correct_bias, mean_shift
 from boardwright.compiler.engine.scheme import PROFILES, QuantizationScheme
 
 SCHEME = PROFILES["arm"]

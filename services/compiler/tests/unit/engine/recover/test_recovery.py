@@ -145,7 +145,7 @@ def test_blocks_whose_first_axis_is_no_batch_are_learnt_sample_by_sample():
 
 def test_a_learnt_number_stays_a_number():
     """A factor without axes that came back with one made the graph invalid, and nothing was learnt."""
-    from boardwright.compiler.engine.recover.reconstruction import _with_weights
+    from boardwright.compiler.engine.graph.editing import with_values
 
     graph = helper.make_graph(
         [helper.make_node("Mul", ["x", "factor"], ["y"])],
@@ -154,7 +154,7 @@ def test_a_learnt_number_stays_a_number():
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
         [numpy_helper.from_array(np.array(1, np.float32), "factor")],
     )
-    written = _with_weights(helper.make_model(graph), {"factor": np.array(2, np.float32)})
+    written = with_values(helper.make_model(graph), {"factor": np.array(2, np.float32)})
     assert list(written.graph.initializer[0].dims) == []
     assert numpy_helper.to_array(written.graph.initializer[0]) == 2
 
@@ -189,3 +189,21 @@ def test_networks_that_answer_for_every_cell_are_learnt_only_when_asked(asked):
     (told,) = (method for method in found.methods if method.method == "reconstruction")
     assert ("answers for every cell" in told.reason) is not asked
     assert ("blocks" in told.details) is asked
+
+
+def test_feeds_may_hold_what_the_graph_does_not_read():
+    model, feeds = dense_network()
+    options = RecoverOptions(methods=("ranges", "rounding"), samples=4, held_out=2, dense_heads=True)
+    plain = recover(model, lambda: feeds, PROFILES["x86-vnni"], options)
+    more = [{**feed, "label": np.array([3])} for feed in feeds]
+    found = recover(model, lambda: more, PROFILES["x86-vnni"], options)
+    assert found.file().SerializeToString(deterministic=True) == plain.file().SerializeToString(
+        deterministic=True
+    )
+
+
+def test_a_node_to_leave_out_that_is_not_there_is_refused():
+    model, feeds = dense_network()
+    with pytest.raises(EngineError, match="Did you mean 'first'") as told:
+        recover(model, lambda: feeds, PROFILES["x86-vnni"], RecoverOptions(methods=()), exclude=["frist"])
+    assert told.value.reason == "NODE_UNKNOWN"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
+from boardwright.compiler.engine.graph.layers import LayerForm
 from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.grid import round_weight, weight_steps
 from boardwright.compiler.engine.observe import observe
-from boardwright.compiler.engine.recover.grid import LayerForm, round_weight, weight_steps
 from boardwright.compiler.engine.recover.layer_statistics import Moments, Reader, _places, _rows
 from boardwright.compiler.engine.recover.rounding import RoundingOptions, _learn, learn_rounding
 from boardwright.compiler.engine.scheme import PROFILES, QuantizationScheme
@@ -62,7 +63,7 @@ def test_rows_are_what_a_convolution_multiplies(groups):
     rng = np.random.default_rng(0)
     value = rng.normal(size=(2, 4, 9, 7)).astype(np.float32)
     weight = rng.normal(size=(8, 4 // groups, 3, 2)).astype(np.float32)
-    form = LayerForm("Conv", False, groups, (3, 2), (2, 1), (1, 2), (1, 0, 1, 0))
+    form = LayerForm("Conv", False, groups, (2, 1), (1, 2), (1, 0, 1, 0))
     reader = Reader("conv", "x", "xq", form, weight.shape)
     places = _places(value.shape, reader, rng)
     rows = _rows(value, reader, places)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from boardwright.compiler.engine.recover.reconstruction import _Block
+from boardwright.compiler.engine.recover.block import Block
 
 
 @pytest.mark.parametrize(("aim", "kept"), [(1.2, 1.0), (0.55, 0.5), (0.2, 0.25)])
@@ -18,8 +18,8 @@ def test_the_best_place_on_the_way_is_kept(monkeypatch, aim, kept):
         assert shares[0] == pytest.approx(shares[1])
         return (shares[0] - aim) ** 2
 
-    monkeypatch.setattr(_Block, "_error", error)
-    block = object.__new__(_Block)
+    monkeypatch.setattr(Block, "_error", error)
+    block = object.__new__(Block)
     found = block._best_of_the_way([(value, 0.1) for value in learnt], start, [], [], {})
     assert found == pytest.approx((kept - aim) ** 2)
     torch.testing.assert_close(learnt[0].detach(), torch.full((3,), 1.0 + 2 * kept))

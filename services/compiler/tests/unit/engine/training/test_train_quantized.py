@@ -6,7 +6,6 @@ import onnx
 import pytest
 
 from boardwright.compiler.engine.errors import EngineError
-from boardwright.compiler.engine.power_of_two import other_scales
 from boardwright.compiler.engine.quantize import quantize
 from boardwright.compiler.engine.recover import RecoverOptions, recover
 from boardwright.compiler.engine.scheme import PROFILES, QuantizationScheme
@@ -41,7 +40,7 @@ def test_training_beats_plain_rounding_where_one_scale_is_too_few(objective, dig
     assert not any("did not help" in note for note in done.quantized.notes)
 
 
-def test_training_heals_scales_that_are_powers_of_two(digits):
+def test_training_heals_scales_that_are_powers_of_two(digits, other_scales):
     scheme = PROFILES["tidl-mma1"]
     plain = quantize(digits.model, digits.feeds(), scheme, protect_automatically=False)
     done = trained(digits, "self-distilled", TrainOptions(steps=40, learning_rate=3e-3), scheme=scheme)
@@ -52,7 +51,7 @@ def test_training_heals_scales_that_are_powers_of_two(digits):
     assert done.after < done.before
 
 
-def test_scales_that_are_powers_of_two_answer_as_the_float_graph_once_recovered(digits):
+def test_scales_that_are_powers_of_two_answer_as_the_float_graph_once_recovered(digits, other_scales):
     scheme = PROFILES["tidl-mma1"]
     options = RecoverOptions(methods=("equalization", "ranges", "bias-correction"), threads=1)
     found = recover(digits.model, lambda: digits.feeds(30), scheme, options, exclusions=())

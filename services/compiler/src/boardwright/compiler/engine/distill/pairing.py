@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.topology import Topology
-from boardwright.compiler.engine.protect import is_layer
 
 if TYPE_CHECKING:
     import onnx
@@ -98,19 +97,13 @@ def _features(model: onnx.ModelProto, spec: InputSpec) -> tuple[list[Feature], d
     }
     found: dict[str, Feature] = {}
     for index, node in enumerate(topology.nodes):
-        if is_layer(topology, index) and _leads_to_layers(topology, index):
+        # The last layers give answers, which are matched as such.
+        if index in topology.layers and topology.reaches_layer[index]:
             name = _behind(topology, str(node.output[0]), shapes)
             feature = _feature(name, shapes.get(name, ()), spec)
             if feature is not None and name not in topology.outputs:
                 found[name] = feature
     return list(found.values()), shapes
-
-
-def _leads_to_layers(topology: Topology, index: int) -> bool:
-    """Tell a layer whose output other layers read: the last ones give answers, which are matched as such."""
-    return any(
-        is_layer(topology, reached) for reached in topology.walk([index], topology.consumers, lambda _: False)
-    )
 
 
 def _behind(topology: Topology, name: str, shapes: dict[str, tuple[int, ...]]) -> str:

@@ -9,8 +9,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from boardwright.compiler.engine.graph.editing import (
+    attributes,
+    captured,
+    copy_of,
+    drop_unread,
+    replace_nodes,
+    stored_tensors,
+    subgraphs,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +71,7 @@ def fold_gemm_factors(graph: onnx.GraphProto) -> int:
             folded = True
         changed += folded
     if changed:
-        _drop_unread(graph)
+        drop_unread(graph)
     return changed
 
 
@@ -87,13 +96,11 @@ def name_captured(graph: onnx.GraphProto) -> int:
                     helper.make_node("Identity", [name], [aliases[name]], name=f"{aliases[name]}_by_subgraph")
                 )
         if names:
-            for inner in _subgraphs(node):
+            for inner in subgraphs(node):
                 _rename_reads(inner, aliases)
         nodes.append(node)
     if aliases:
-        kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(kept)
+        replace_nodes(graph, nodes)
     return len(aliases)
 
 
@@ -106,14 +113,7 @@ def dequantize_weights(model: onnx.ModelProto) -> int:
     from onnx import numpy_helper
 
     graph = model.graph
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    stored |= {
-        node.output[0]: attribute.t
-        for node in graph.node
-        if node.op_type == "Constant"
-        for attribute in node.attribute
-        if attribute.name == "value"
-    }
+    stored = stored_tensors(graph)
     found = [node for node in graph.node if node.op_type == "DequantizeLinear"]
     if any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in graph.node) or not all(
         name in stored for node in found for name in node.input if name
@@ -123,9 +123,9 @@ def dequantize_weights(model: onnx.ModelProto) -> int:
         constants = [numpy_helper.to_array(stored[name]) for name in node.input if name]
         floats = _dequantized(node, *constants)
         graph.initializer.append(numpy_helper.from_array(floats, node.output[0]))
-        graph.node.remove(node)
     if found:
-        _drop_unread(graph)
+        replace_nodes(graph, [node for node in graph.node if node.op_type != "DequantizeLinear"])
+        drop_unread(graph)
     return len(found)
 
 
@@ -133,8 +133,8 @@ def _dequantized(node: onnx.NodeProto, integers: Array, scale: Array, zero: Arra
     """Return (integers - zero) * scale as float32, scales spread along the node's axis or its blocks."""
     import numpy as np
 
-    attributes = {attribute.name: attribute.i for attribute in node.attribute}
-    axis, block = attributes.get("axis", 1), attributes.get("block_size", 0)
+    options = attributes(node)
+    axis, block = options.get("axis", 1), options.get("block_size", 0)
 
     def spread(values: Array) -> Array:
         if values.size == 1:
@@ -156,8 +156,7 @@ def unshare_quantization(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return ``model`` with a Dequantize for each reader of a weight, and constants for each conversion."""
     import onnx
 
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
+    copied = copy_of(model)
     graph = copied.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     taken: set[str] = set()
@@ -189,29 +188,8 @@ def unshare_quantization(model: onnx.ModelProto) -> onnx.ModelProto:
             own_constants(again)
             reader.input[index] = again.output[0]
             nodes.append(again)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+    replace_nodes(graph, nodes)
     return copied
-
-
-def captured(node: onnx.NodeProto) -> list[str]:
-    """Return the names of outer tensors that a node's subgraphs read, in order, without repetition."""
-    names: dict[str, None] = {}
-    for graph in _subgraphs(node):
-        own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-        own |= {name for inner in graph.node for name in inner.output}
-        for inner in graph.node:
-            names |= dict.fromkeys(name for name in [*inner.input, *captured(inner)] if name not in own)
-        names |= dict.fromkeys(value.name for value in graph.output if value.name not in own)
-    return [name for name in names if name]
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _rename_reads(graph: onnx.GraphProto, aliases: dict[str, str]) -> None:
@@ -222,15 +200,7 @@ def _rename_reads(graph: onnx.GraphProto, aliases: dict[str, str]) -> None:
     for node in graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = visible.get(name, name)
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             _rename_reads(inner, visible)
     for value in graph.output:
         value.name = visible.get(value.name, value.name)
-
-
-def _drop_unread(graph: onnx.GraphProto) -> None:
-    read = {name for node in graph.node for name in [*node.input, *captured(node)]}
-    read |= {value.name for value in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

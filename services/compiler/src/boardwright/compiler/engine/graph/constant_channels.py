@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import attributes, shapes_of, with_values
+from boardwright.compiler.engine.graph.layers import LayerForm, layer_form
 from boardwright.compiler.engine.graph.topology import Topology
 
 if TYPE_CHECKING:
@@ -64,8 +66,6 @@ def drop_constant_channels(
 
     ``ranges`` are those of a calibration record. A model without such channels is returned as it is.
     """
-    from onnx import numpy_helper
-
     finder = _Finder(model, ranges)
     changed: dict[str, Array] = {}
     layers = {}
@@ -76,15 +76,7 @@ def drop_constant_channels(
         finder.follow(node)
     if not changed:
         return model, ConstantChannels()
-    import onnx
-
-    written = onnx.ModelProto()
-    written.CopyFrom(model)
-    for tensor in written.graph.initializer:
-        if tensor.name in changed:
-            value = changed[tensor.name].astype("float32")
-            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
-    return written, ConstantChannels(layers)
+    return with_values(model, changed), ConstantChannels(layers)
 
 
 class _Finder:
@@ -95,10 +87,7 @@ class _Finder:
         self._ranges = ranges
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
         self._bounds: dict[str, Bounds] = {}
-        self._shapes = {
-            value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
-            for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]
-        }
+        self._shapes = shapes_of(model.graph)
 
     def is_private_layer(self, index: int) -> bool:
         """Tell whether a node is a Conv or plain Gemm whose constants nobody else reads."""
@@ -106,7 +95,7 @@ class _Finder:
         constants = [name for name in node.input[1:] if name]
         return (
             node.op_type in ("Conv", "Gemm")
-            and _is_plain(node)
+            and self._form(node) is not None
             and bool(constants)
             and self._is_small(constants[0])
             and all(n in self._stored and len(self.topology.readers(n)) == 1 for n in constants)
@@ -130,10 +119,11 @@ class _Finder:
         if found is None or span <= 0:
             return 0
         weight, bias = self._value(node.input[1]), self._bias(node)
-        form = _Form.of(node, weight)
-        if form.inputs != found[0].size:
+        form = self._form(node)
+        assert form is not None
+        rows = form.grouped(weight)
+        if form.groups * rows.shape[2] != found[0].size:
             return 0
-        rows = form.rows(weight)  # (groups, outputs of a group, inputs of a group, kernel)
         constant = (found[1] - found[0] <= _SAME * span).reshape(form.groups, -1)
         value = ((found[0] + found[1]) / 2).reshape(form.groups, -1)
         zero = constant & (np.abs(value) <= _SAME * span)
@@ -146,20 +136,20 @@ class _Finder:
             assert bias is not None
             extra = (rows.sum(axis=3) * np.where(known, value, 0)[:, None, :]).sum(axis=2).reshape(-1)
             changed[node.input[2]] = bias + extra.reshape(bias.shape)
-        changed[node.input[1]] = form.weight(_without(rows, freed))
+        changed[node.input[1]] = form.stored(_without(rows, freed).reshape(form.rows(weight).shape))
         return int(freed.sum())
 
     def _of(self, node: onnx.NodeProto) -> Bounds | None:
         kind = node.op_type
-        if kind in ("Conv", "Gemm") and _is_plain(node):
+        if kind in ("Conv", "Gemm"):
             return self._layer(node)
         if kind in _PASSING:
             return self._bounds.get(node.input[0])
-        if kind == "AveragePool" and not any(_attributes(node).get("pads", [])):
+        if kind == "AveragePool" and not any(attributes(node).get("pads", [])):
             return self._bounds.get(node.input[0])
         if kind in _FLATTENING:
             return self._flattened(node)
-        if kind == "Concat" and _attributes(node).get("axis") == 1:
+        if kind == "Concat" and attributes(node).get("axis") == 1:
             return self._joined(node)
         if kind in ("Mul", "Add"):
             return self._combined(node)
@@ -172,19 +162,18 @@ class _Finder:
     def _layer(self, node: onnx.NodeProto) -> Bounds | None:
         import numpy as np
 
-        if any(name and name not in self._stored for name in node.input[1:]):
+        form = self._form(node)
+        if form is None or any(name and name not in self._stored for name in node.input[1:]):
             return None
         if not self._is_small(node.input[1]):
             return None
-        weight = self._value(node.input[1])
-        form = _Form.of(node, weight)
-        given = self._given(node.input[0], form.inputs)
+        rows = form.grouped(self._value(node.input[1]))
+        given = self._given(node.input[0], form.groups * rows.shape[2])
         if given is None:
             return None
         low, high = given
         if form.padded:
             low, high = np.minimum(low, 0), np.maximum(high, 0)
-        rows = form.rows(weight)
         up, down = np.maximum(rows, 0).sum(axis=3), np.minimum(rows, 0).sum(axis=3)
         low, high = low.reshape(form.groups, 1, -1), high.reshape(form.groups, 1, -1)
         least = (up * low + down * high).sum(axis=2).reshape(-1)
@@ -260,7 +249,7 @@ class _Finder:
     def _monotone(self, node: onnx.NodeProto) -> Callable[[Array], Array] | None:
         import numpy as np
 
-        options = _attributes(node)
+        options = attributes(node)
         if node.op_type == "Relu":
             return lambda x: np.maximum(x, 0)
         if node.op_type == "Clip":
@@ -279,6 +268,10 @@ class _Finder:
             return lambda x: np.clip(options.get("alpha", 0.2) * x + options.get("beta", 0.5), 0, 1)
         return None
 
+    def _form(self, node: onnx.NodeProto) -> LayerForm | None:
+        weight = self._stored.get(node.input[1])
+        return None if weight is None else layer_form(node, len(weight.dims))
+
     def _is_small(self, name: str) -> bool:
         return name not in self._stored or prod(self._stored[name].dims) <= _MOST_WEIGHTS
 
@@ -294,42 +287,6 @@ class _Finder:
 
     def _bias(self, node: onnx.NodeProto) -> Array | None:
         return self._value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """How a layer's weight is read. ``turned``: a Gemm's weight is (I, O)."""
-
-    shape: tuple[int, ...]
-    groups: int
-    turned: bool
-    padded: bool
-
-    @classmethod
-    def of(cls, node: onnx.NodeProto, weight: Array) -> _Form:
-        options = _attributes(node)
-        if node.op_type == "Gemm":
-            return cls(weight.shape, 1, not options.get("transB", 0), False)
-        padded = any(options.get("pads", [])) or options.get("auto_pad", b"NOTSET") not in (
-            b"NOTSET",
-            b"VALID",
-        )
-        return cls(weight.shape, int(options.get("group", 1)), False, padded)
-
-    @property
-    def inputs(self) -> int:
-        return self.shape[0] if self.turned else self.shape[1] * self.groups
-
-    def rows(self, weight: Array) -> Array:
-        """Return ``weight`` as (groups, outputs of a group, inputs of a group, kernel)."""
-        straight = weight.T if self.turned else weight
-        return straight.reshape(self.groups, straight.shape[0] // self.groups, straight.shape[1], -1)
-
-    def weight(self, rows: Array) -> Array:
-        """Return what ``rows`` made of, in the graph's layout."""
-        if self.turned:
-            return rows.reshape(self.shape[::-1]).T
-        return rows.reshape(self.shape)
 
 
 def _without(rows: Array, freed: Array) -> Array:
@@ -348,16 +305,3 @@ def _without(rows: Array, freed: Array) -> Array:
         factor = np.minimum(1.0, usual / np.maximum(largest, 1e-30))
         kept = np.where(lost[:, None, None, None], rows * factor[:, :, None, None], kept)
     return kept
-
-
-def _is_plain(node: onnx.NodeProto) -> bool:
-    options = _attributes(node)
-    return node.op_type == "Conv" or (
-        options.get("alpha", 1.0) == 1.0 and options.get("beta", 1.0) == 1.0 and not options.get("transA", 0)
-    )
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    import onnx
-
-    return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from boardwright.compiler.engine.graph.editing import copy_of
 from boardwright.compiler.engine.graph.topology import MOVEMENT_OPERATORS
 from boardwright.compiler.engine.graph.widen import to_float32
 
@@ -44,8 +45,7 @@ def rounding(model: onnx.ModelProto) -> onnx.ModelProto:
         for value in [*typed.graph.input, *typed.graph.output, *typed.graph.value_info]
         if value.type.tensor_type.elem_type == half
     }
-    wide = onnx.ModelProto()
-    wide.CopyFrom(model)
+    wide = copy_of(model)
     to_float32(wide)
     graph = wide.graph
     graph.initializer.append(numpy_helper.from_array(np.float32(_SPLIT), "float16_split"))

@@ -13,6 +13,7 @@ from boardwright.compiler.engine.graph.canonical import (
     fold_gemm_factors,
     name_captured,
 )
+from boardwright.compiler.engine.graph.editing import copy_of, with_outputs
 from boardwright.compiler.engine.graph.leftovers import drop_leftovers
 from boardwright.compiler.engine.graph.session import open_session
 
@@ -75,7 +76,7 @@ def prepare_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     if any(
         value.name in {tensor.name for tensor in raised.graph.initializer} for value in raised.graph.input
     ):
-        raised = _copy(raised)
+        raised = copy_of(raised)
         drop_initializer_inputs(raised)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prepared.onnx"
@@ -108,10 +109,8 @@ def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
     unknown = [name for name in dict.fromkeys(made) if name not in known]
     if not unknown or all(node.domain in _STANDARD_DOMAINS for node in graph.node):
         return inferred
-    asked = _copy(inferred)
-    asked.graph.output.extend(onnx.ValueInfoProto(name=name) for name in unknown)
     try:
-        session = open_session(asked, level="none")
+        session = open_session(with_outputs(inferred, unknown), level="none")
     except EngineError:
         return inferred
     for value in session.get_outputs():
@@ -143,12 +142,6 @@ def tell_output_shapes(model: onnx.ModelProto) -> None:
             value = unknown[found.name]
             element = value.type.tensor_type.elem_type
             value.CopyFrom(onnx.helper.make_tensor_value_info(found.name, element, found.shape))
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copied = type(model)()
-    copied.CopyFrom(model)
-    return copied
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:

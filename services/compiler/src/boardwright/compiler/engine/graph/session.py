@@ -51,6 +51,7 @@ def open_session(
 ) -> Any:
     """Return an ``onnxruntime.InferenceSession`` on the CPU, whose ``run`` raises EngineError (MODEL_FAILED).
 
+    Of a feed ``run`` takes the entries that are inputs of the graph, and no others.
     ``threads`` 0 leaves the runtime's default. ``level`` is ``none``, ``basic`` (hardware-neutral),
     ``extended`` (fusions) or ``all`` (this CPU's layouts as well). ``disabled`` names optimisations of the
     runtime that are left out (``ConvBNFusion``). With ``profile_prefix`` the session records a trace, whose
@@ -109,11 +110,16 @@ def _session_class() -> Any:
     import onnxruntime
 
     class Session(onnxruntime.InferenceSession):  # type: ignore[misc]  # the runtime has no types
-        """A session whose failures are the engine's: some graphs load and fail when they run."""
+        """A session that takes of a feed what it reads, and whose failures are the engine's."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self._read = frozenset(value.name for value in self.get_inputs())
 
         def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> Any:
+            given = {name: value for name, value in input_feed.items() if name in self._read}
             try:
-                return super().run(output_names, input_feed, run_options)
+                return super().run(output_names, given, run_options)
             except Exception as error:  # the runtime's exceptions share no base class of their own
                 text = " ".join(str(error).split())
                 raise EngineError(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from boardwright.compiler.engine.graph.canonical import captured
+from boardwright.compiler.engine.graph.editing import captured
 
 if TYPE_CHECKING:
     import onnx
 
 WEIGHTED_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
-"""Operators that carry a model's weights: the layers."""
+"""Operators that carry a model's weights."""
 
 MOVEMENT_OPERATORS = frozenset(
     {
@@ -21,9 +22,15 @@ MOVEMENT_OPERATORS = frozenset(
 )  # fmt: skip
 """Operators that move values without changing them."""
 
+_STEPS_UP = 4
+"""How far a Softmax may be from the Conv that takes its expectation: Reshape and Transpose lie between."""
+
 
 class Topology:
-    """Producers and consumers of the top-level graph. Nodes are known by their index in ``graph.node``."""
+    """Producers and consumers of the top-level graph. Nodes are known by their index in ``graph.node``.
+
+    Nodes stand in the order in which they can run, as ONNX demands.
+    """
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.nodes: list[onnx.NodeProto] = list(graph.node)
@@ -57,9 +64,48 @@ class Topology:
         return self._producer.get(tensor)
 
     def is_weighted(self, index: int) -> bool:
-        """Tell whether a node is a layer: a weighted operator with a constant among its inputs."""
+        """Tell whether a node is a weighted operator with a constant among its inputs."""
         node = self.nodes[index]
         return node.op_type in WEIGHTED_OPERATORS and any(name in self.constants for name in node.input)
+
+    @cached_property
+    def layers(self) -> frozenset[int]:
+        """The trained layers: weighted nodes, but for a Conv over a Softmax.
+
+        That takes the expectation of a distribution over box edges (the DFL of YOLOv8 and later), with fixed
+        weights 0, 1, 2…
+        """
+        return frozenset(
+            index
+            for index in range(len(self.nodes))
+            if self.is_weighted(index) and not self._takes_expectation(index)
+        )
+
+    @cached_property
+    def reaches_layer(self) -> tuple[bool, ...]:
+        """For each node, whether a layer lies behind it."""
+        reached = [False] * len(self.nodes)
+        for index in range(len(self.nodes) - 1, -1, -1):
+            reached[index] = any(
+                consumer in self.layers or reached[consumer] for consumer in self.consumers(index)
+            )
+        return tuple(reached)
+
+    @cached_property
+    def last_layers(self) -> tuple[int, ...]:
+        """The layers that have no layer behind them, in the graph's order."""
+        return tuple(index for index in sorted(self.layers) if not self.reaches_layer[index])
+
+    def _takes_expectation(self, index: int) -> bool:
+        current = self.producers(index)
+        for _ in range(_STEPS_UP):
+            operators = {self.nodes[node].op_type for node in current}
+            if "Softmax" in operators:
+                return True
+            if not current or not operators <= MOVEMENT_OPERATORS:
+                return False
+            current = [producer for node in current for producer in self.producers(node)]
+        return False
 
     def activation_inputs(self, index: int) -> list[str]:
         """Return the inputs of a node that are no constants."""

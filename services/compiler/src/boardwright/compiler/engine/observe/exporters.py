@@ -18,14 +18,11 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.observe.record import CalibrationRecord, TensorRange
 from boardwright.compiler.engine.scheme import QuantizationScheme
-
-if TYPE_CHECKING:
-    from onnxruntime.quantization.calibrate import TensorData
 
 Names = Mapping[str, str]
 
@@ -34,17 +31,6 @@ TENSORRT_VERSION = "100300"
 
 _LEVELS = 256
 _LEAST_RANGE = 1e-8
-
-
-def onnxruntime_ranges(record: CalibrationRecord) -> dict[str, TensorData]:
-    """Return ``TensorData`` by tensor, as ONNX Runtime's quantizers take them."""
-    import numpy as np
-    from onnxruntime.quantization.calibrate import TensorData
-
-    return {
-        name: TensorData(lowest=np.array(found.low, np.float32), highest=np.array(found.high, np.float32))
-        for name, found in record.ranges.items()
-    }
 
 
 def to_onnxruntime(record: CalibrationRecord) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from boardwright.compiler.engine.graph.editing import stored_tensors, stored_value
 from boardwright.compiler.engine.graph.topology import MOVEMENT_OPERATORS, Topology
 
 if TYPE_CHECKING:
@@ -39,12 +40,10 @@ def infinite_tensors(model: onnx.ModelProto) -> set[str]:
     from onnx import numpy_helper
 
     graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants = stored_tensors(graph)
     for node in graph.node:
-        if node.op_type in ("Constant", "ConstantOfShape") and node.output:
-            for entry in node.attribute:
-                if entry.name == "value":
-                    constants[node.output[0]] = entry.t
+        if node.op_type == "ConstantOfShape" and (tensor := stored_value(node)) is not None:
+            constants[node.output[0]] = tensor
     infinite = set()
     for name, tensor in constants.items():
         if tensor.data_type in (tensor.FLOAT, tensor.FLOAT16, tensor.DOUBLE):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
-from boardwright.compiler.engine.graph.canonical import captured
+from boardwright.compiler.engine.graph.editing import captured, copy_of, with_outputs
 from boardwright.compiler.engine.graph.session import open_session
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class OptimisedGraph:
 def fuse(model: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelProto:
     """Return ``model`` with its operators fused, and the tensors ``kept`` still in it."""
     outputs = list(model.graph.output)
-    fused = _optimise(_with_outputs(model, kept), "extended")
+    fused = _optimise(with_outputs(model, kept), "extended")
     del fused.graph.output[:]
     fused.graph.output.extend(outputs)
     return fused
@@ -63,7 +63,7 @@ def lay_out(fused: onnx.ModelProto, wanted: Collection[str]) -> OptimisedGraph:
     tensors = tensors_of(fused)
     present = [name for name in wanted if name in tensors]
     try:
-        model = _optimise(_with_outputs(fused, present), "all")
+        model = _optimise(with_outputs(fused, present), "all")
         block = block_size()
     except EngineError:  # the fused graph gives the same figures, more slowly
         model, block = fused, 1
@@ -82,8 +82,7 @@ def lay_out(fused: onnx.ModelProto, wanted: Collection[str]) -> OptimisedGraph:
 
 def leave_as_is(model: onnx.ModelProto, wanted: Collection[str]) -> OptimisedGraph:
     """Return ``model`` without any optimisation, cut down to what the tensors ``wanted`` need."""
-    copy = type(model)()
-    copy.CopyFrom(model)
+    copy = copy_of(model)
     _keep(copy, set(wanted))
     return OptimisedGraph(copy, {name: Place(name) for name in wanted}, 1)
 
@@ -137,21 +136,6 @@ def _optimise(model: onnx.ModelProto, level: str) -> onnx.ModelProto:
         path = Path(folder) / "optimised.onnx"
         open_session(model, threads=1, level=level, optimized_path=path)
         return onnx.load(path)
-
-
-def _with_outputs(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    import onnx
-
-    present = {value.name for value in model.graph.output} | {value.name for value in model.graph.input}
-    added = [name for name in names if name not in present]
-    if not added:
-        return model
-    marked = onnx.ModelProto()
-    marked.CopyFrom(model)
-    marked.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in added
-    )
-    return marked
 
 
 def _is_plain_reorder(node: onnx.NodeProto) -> bool:

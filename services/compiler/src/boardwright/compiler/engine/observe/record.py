@@ -60,11 +60,11 @@ class ChannelStatistics:
 class TensorStatistics:
     """What was seen of one tensor.
 
-    ``low`` and ``high`` are over every value; ``histogram`` is over every value or a sample of them, as the
-    record says. ``source`` says where it comes from: ``measured``; ``joined``, the range of a Concat from its
-    inputs'; ``derived``, by the graph's own elementwise functions from the tensor ``of``; ``same``, the
-    values of the tensor ``of`` moved; ``clipped``, as far as the Relu or Clip behind it lets values through,
-    which is the tensor ``of``.
+    ``low`` and ``high`` are over every value, of which there were ``values`` (0: not known); ``histogram`` is
+    over every value or a sample of them, as the record says. ``source`` says where it comes from:
+    ``measured``; ``joined``, the range of a Concat from its inputs'; ``derived``, by the graph's own
+    elementwise functions from the tensor ``of``; ``same``, the values of the tensor ``of`` moved;
+    ``clipped``, as far as the Relu or Clip behind it lets values through, which is the tensor ``of``.
     """
 
     low: float
@@ -73,6 +73,7 @@ class TensorStatistics:
     source: str = "measured"
     of: tuple[str, ...] = ()
     channels: ChannelStatistics | None = None
+    values: int = 0
 
     def merge(self, other: TensorStatistics) -> TensorStatistics:
         """Return the statistics of both."""
@@ -84,6 +85,7 @@ class TensorStatistics:
             self.source,
             self.of,
             channels,
+            self.values + other.values if self.values and other.values else 0,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +96,8 @@ class TensorStatistics:
         if self.source in _TAKEN_OVER:
             return values
         values |= {"low": self.low, "high": self.high, "histogram": self.histogram.to_json()}
+        if self.values:
+            values["values"] = self.values
         if self.channels:
             values["channels"] = {
                 "axis": self.channels.axis,
@@ -154,13 +158,9 @@ class CalibrationRecord:
             chosen[name] = chosen[self.statistics[name].of[0]]
         return {name: chosen[name] for name in self.statistics}
 
-    def with_method(
-        self, method: str, scheme: QuantizationScheme | None = None, *, percentile: float | None = None
-    ) -> CalibrationRecord:
+    def with_method(self, method: str, scheme: QuantizationScheme | None = None) -> CalibrationRecord:
         """Return the record with the ranges of another method, see ``ranges_for``."""
-        share = self.percentile if percentile is None else percentile
-        ranges = self.ranges_for(method, scheme, percentile=share)
-        return replace(self, method=method, ranges=ranges, percentile=share)
+        return replace(self, method=method, ranges=self.ranges_for(method, scheme))
 
     def require(self, tensors: Iterable[str]) -> None:
         """Check that the record is of the graph that has these activations.
@@ -170,10 +170,11 @@ class CalibrationRecord:
         """
         missing = [name for name in tensors if name not in self.ranges]
         if missing:
+            more = f" (and {len(missing) - 1} more tensors of this graph)" if len(missing) > 1 else ""
             raise EngineError(
                 "RECORD_UNFIT",
-                f"The calibration record knows nothing of {missing[0]!r} (and {len(missing) - 1} other "
-                "tensors of this graph): it was made from another graph. Observe this one.",
+                f"The calibration record knows nothing of {missing[0]!r}{more}: it was made from another "
+                "graph. Observe this one.",
             )
 
     def sources(self) -> dict[str, int]:
@@ -309,6 +310,7 @@ def _read_statistics(values: Mapping[str, Any]) -> dict[str, TensorStatistics]:
             str(entry["source"]),
             tuple(entry.get("of", ())),
             _read_channels(entry.get("channels")),
+            int(entry.get("values", 0)),
         )
         for name, entry in values.items()
         if entry["source"] not in _TAKEN_OVER

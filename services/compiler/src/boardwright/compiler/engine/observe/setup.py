@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from boardwright.compiler.engine.graph.editing import copy_of
 from boardwright.compiler.engine.graph.inspect import fix_input_shape, graph_inputs
 from boardwright.compiler.engine.observe.derived import Derivation
 from boardwright.compiler.engine.observe.graph_values import layer_inputs
@@ -84,13 +85,10 @@ def assemble(setup: Setup, known: dict[str, TensorStatistics]) -> dict[str, Tens
 
 
 def _with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
-    import onnx
-
     declared = graph_inputs(model)
     if all(tuple(declared[name][0]) == shape for name, shape in shapes.items()):
         return model
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
+    fixed = copy_of(model)
     for name, shape in shapes.items():
         fix_input_shape(fixed, name, shape)
     return fixed

@@ -33,7 +33,6 @@ from boardwright.compiler.engine.protect.protection import (
 )
 from boardwright.compiler.engine.protect.rules import RULES, protect
 from boardwright.compiler.engine.protect.sensitivity import Sensitivity, measure_sensitivity
-from boardwright.compiler.engine.protect.structure import is_layer
 
 __all__ = [
     "ALL_RULES",
@@ -50,7 +49,6 @@ __all__ = [
     "excluded_names",
     "find_cause",
     "fit_budget",
-    "is_layer",
     "measure_sensitivity",
     "measured_exclusions",
     "protect",

@@ -12,8 +12,6 @@ from __future__ import annotations
 import math
 
 from boardwright.compiler.engine.protect.exclusion import Exclusion
-from boardwright.compiler.engine.protect.latency import macs_of
-from boardwright.compiler.engine.protect.propagation import last_layers
 from boardwright.compiler.engine.protect.structure import Subject
 
 _LAYER_MACS = 0.025
@@ -29,12 +27,12 @@ def find_answers(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set
     scheme = subject.scheme
     if not scheme.per_channel or scheme.activation_symmetric:
         return []
-    macs = {index: macs_of(subject, index) for index in subject.layers}
+    macs = subject.macs
     weights = {index: _weights(subject, index) for index in subject.layers}
     all_macs, all_weights = max(sum(macs.values()), 1), max(sum(weights.values()), 1)
     chosen: set[int] = set()
     spent = 0.0
-    for index in sorted(last_layers(subject), key=lambda index: (macs[index], index)):
+    for index in sorted(subject.topology.last_layers, key=lambda index: (macs[index], index)):
         share = macs[index] / all_macs
         if index in taken or not _is_dense(subject, index) or not macs[index]:
             continue
@@ -54,7 +52,7 @@ def find_answers(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set
 
 def has_dense_head(subject: Subject) -> bool:
     """Tell whether a last layer answers for every cell of an image, as those of detectors do."""
-    return any(_is_dense(subject, index) for index in last_layers(subject))
+    return any(_is_dense(subject, index) for index in subject.topology.last_layers)
 
 
 def _is_dense(subject: Subject, index: int) -> bool:

@@ -23,7 +23,7 @@ def find_attention(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, s
     """Return what quantization would spoil around each softmax that has layers behind it."""
     found = []
     for index, node in enumerate(subject.nodes):
-        if node.op_type != "Softmax" or not subject.reaches_layer[index] or index in taken:
+        if node.op_type != "Softmax" or not subject.topology.reaches_layer[index] or index in taken:
             continue
         nodes, reasons = _before(subject, index)
         after, told = _after(subject, index)
@@ -41,7 +41,7 @@ def score_layers(subject: Subject) -> set[int]:
     topology = subject.topology
     found: set[int] = set()
     for index, node in enumerate(subject.nodes):
-        if node.op_type != "Softmax" or not subject.reaches_layer[index]:
+        if node.op_type != "Softmax" or not subject.topology.reaches_layer[index]:
             continue
         products = {
             producer

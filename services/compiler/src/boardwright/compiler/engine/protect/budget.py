@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.protect.exclusion import Exclusion
+from boardwright.compiler.engine.protect.exclusion import Exclusion, excluded_names
 from boardwright.compiler.engine.protect.latency import LatencyModel
 from boardwright.compiler.engine.protect.sensitivity import Sensitivity
 from boardwright.compiler.engine.protect.structure import Subject, with_followers
@@ -133,7 +133,7 @@ def fit_budget(
     points of ``metric``. At most ``max_trials`` models are measured.
     """
     started = time.process_time()
-    fixed = {name for found in exclusions for name in found.nodes}
+    fixed = excluded_names(exclusions)
     blocks = rank_blocks(subject, sensitivity, fixed, latency)
     affordable = _affordable(blocks, fixed, budget, latency)
     if len(affordable) == len(blocks):

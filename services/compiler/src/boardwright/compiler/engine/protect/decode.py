@@ -32,7 +32,7 @@ def find_tail(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[in
     tail = {
         index
         for index, node in enumerate(subject.nodes)
-        if not subject.reaches_layer[index]
+        if not subject.topology.reaches_layer[index]
         and index not in subject.layers
         and index not in taken
         and node.op_type not in (FUSED_ACTIVATIONS | {"Constant"})

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from boardwright.compiler.engine.graph.editing import replace_nodes
 from boardwright.compiler.engine.graph.topology import Topology
 
 if TYPE_CHECKING:
@@ -47,7 +48,5 @@ def keep_floats(model: onnx.ModelProto, excluded: Collection[str]) -> int:
             name = f"{node.name}_stays_float"
             nodes.append(helper.make_node("LeakyRelu", [node.output[0]], [output], name=name, alpha=1.0))
     if guards:
-        kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
-        del model.graph.node[:]
-        model.graph.node.extend(kept)
+        replace_nodes(model.graph, nodes)
     return len(guards)

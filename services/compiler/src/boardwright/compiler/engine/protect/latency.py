@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from boardwright.compiler.engine.protect.structure import Subject
-from boardwright.compiler.engine.protect.weights import channels_first
 
 _ASSUMED_INTEGER_SHARE = 0.5
 MILLISECONDS, SHARE = "ms", "share of FP32"
@@ -61,27 +60,10 @@ def latency_model(subject: Subject, times: LayerTimes | None = None) -> LatencyM
         told = "" if times.integer_ms else ", integers assumed to take half of the float's time"
         basis = f"per-layer times measured {times.source or 'elsewhere'}{told}"
         return LatencyModel(dict(times.float_ms), dict(integers), MILLISECONDS, basis)
-    macs = {subject.nodes[index].name: macs_of(subject, index) for index in sorted(subject.layers)}
+    macs = {subject.nodes[index].name: count for index, count in subject.macs.items()}
     total = max(sum(macs.values()), 1)
     shares = {name: count / total for name, count in macs.items()}
     halves = {name: value * _ASSUMED_INTEGER_SHARE for name, value in shares.items()}
     return LatencyModel(
         shares, halves, SHARE, "multiplications alone, integers assumed to take half of the float's time"
     )
-
-
-def macs_of(subject: Subject, index: int) -> int:
-    """Return a layer's multiplications per sample, 0 where shapes are not known or it is no layer."""
-    import math
-
-    if index not in subject.layers:
-        return 0
-    weight = channels_first(subject, index)
-    shape = subject.shape(subject.nodes[index].output[0])
-    if weight is None or not shape:
-        return 0
-    outputs = math.prod(max(axis, 1) for axis in shape[1:])
-    if subject.nodes[index].op_type == "ConvTranspose":
-        given = subject.shape(subject.nodes[index].input[0])
-        return math.prod(max(axis, 1) for axis in given[2:]) * weight.size if given else 0
-    return outputs * int(weight.shape[1])

@@ -12,14 +12,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import with_outputs
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.topology import describe
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed
 from boardwright.compiler.engine.protect.attention import score_layers
 from boardwright.compiler.engine.protect.conversions import conversions_caused
 from boardwright.compiler.engine.protect.exclusion import Exclusion
-from boardwright.compiler.engine.protect.latency import macs_of
-from boardwright.compiler.engine.protect.propagation import last_layers
 from boardwright.compiler.engine.protect.sensitivity import answers, noise_ratio
 from boardwright.compiler.engine.protect.structure import Subject, with_followers
 
@@ -53,12 +52,12 @@ def measured_exclusions(
         DatasetUnfit, QuantizationFailed, EngineError: see ``insert_quantization`` and ``open_session``.
     """
     kept = {index for index, node in enumerate(subject.nodes) if node.name in set(excluded)}
-    total = max(sum(macs_of(subject, index) for index in subject.layers), 1)
+    total = max(sum(subject.macs.values()), 1)
     groups = {}
     for rule, layers in candidate_groups(subject).items():
         nodes = {member for layer in layers for member in with_followers(subject, layer)} | layers
         nodes = {member for member in nodes - kept if subject.may_be_integer(member)}
-        share = sum(macs_of(subject, index) for index in nodes) / total
+        share = sum(subject.macs.get(index, 0) for index in nodes) / total
         if rule in rules and nodes and share <= _MOST_MACS:
             groups[rule] = nodes, share
     feed = next(iter(feeds), None)
@@ -93,33 +92,19 @@ class _Judge:
         return noise_ratio(self._run(quantized), self._reference)
 
     def _run(self, model: onnx.ModelProto) -> list[Any]:
-        import onnx
-
-        watched = onnx.ModelProto()
-        watched.CopyFrom(model)
-        known = {value.name for value in watched.graph.output}
-        watched.graph.output.extend(
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-            for name in self._answers
-            if name not in known
-        )
-        session = open_session(watched, threads=self._threads)
-        inputs = {value.name for value in session.get_inputs()}
-        given = {name: value for name, value in self._feed.items() if name in inputs}
-        found: list[Any] = session.run(self._answers, given)
+        session = open_session(with_outputs(model, self._answers), threads=self._threads)
+        found: list[Any] = session.run(self._answers, self._feed)
         return found
 
 
 def candidate_groups(subject: Subject) -> dict[str, set[int]]:
     """Return by rule the nodes whose protection may pay."""
     topology = subject.topology
-    behind: set[int] = set()
-    for index in sorted(subject.layers):
-        behind |= topology.walk([index], topology.consumers, lambda _: False)
-    first = subject.layers - behind
+    behind = topology.walk(subject.layers, topology.consumers, lambda _: False)
+    first = set(subject.layers - behind)
     groups = {
         "first": first,
-        "last": set(last_layers(subject)),
+        "last": set(subject.topology.last_layers),
         "gate": gates(subject),
         "scores": score_layers(subject),
     }

@@ -14,7 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import copy_of
+from boardwright.compiler.engine.graph.layers import output_axis
 from boardwright.compiler.engine.graph.topology import MOVEMENT_OPERATORS
+from boardwright.compiler.engine.grid import round_weight
 from boardwright.compiler.engine.observe import TensorRange
 from boardwright.compiler.engine.power_of_two import rounded_up
 from boardwright.compiler.engine.protect.conversions import integer_nodes
@@ -36,7 +39,6 @@ NOISE, POWER, MEAN, SIZE = (
 )
 
 _SAME_SCALE = MOVEMENT_OPERATORS | FUSED_ACTIVATIONS | {"MaxPool", "Max", "Min"}
-_WEIGHT_AXES = {"Conv": 0, "ConvTranspose": 1}
 _MINIMUM_RANGE = 1e-6
 
 
@@ -75,9 +77,10 @@ def measuring_graph(subject: Subject, units: Sequence[Unit]) -> tuple[onnx.Model
 
     probe = _Probe(subject)
     noises = {}
+    complete = _by_completion(units)
     for index in range(len(subject.nodes)):
         probe.copy(index)
-        for unit in _units_at(units, index):
+        for unit in complete.get(index, ()):
             noises[unit.tensor] = probe.add_noise(unit)
     names = []
     for tensor in subject.ranges:
@@ -106,9 +109,10 @@ def injecting_graph(
     strengths = helper.make_tensor_value_info(STRENGTH, TensorProto.FLOAT, [len(units)])
     probe.model.graph.input.append(strengths)
     order = {unit.tensor: number for number, unit in enumerate(units)}
+    complete = _by_completion(units)
     for index in range(len(subject.nodes)):
         probe.copy(index)
-        for unit in _units_at(units, index):
+        for unit in complete.get(index, ()):
             tensor = unit.tensor
             noise = probe.add_noise(unit)
             number = probe.constant(f"{tensor}_unit", np.int64(order[tensor]))
@@ -139,11 +143,8 @@ class _Probe:
     """A copy of a graph that grows nodes beside its own."""
 
     def __init__(self, subject: Subject) -> None:
-        import onnx
-
         self.subject = subject
-        self.model = onnx.ModelProto()
-        self.model.CopyFrom(subject.model)
+        self.model = copy_of(subject.model)
         self.nodes: list[onnx.NodeProto] = []
         self.renamed: dict[str, str] = {}
 
@@ -192,16 +193,14 @@ class _Probe:
     def _round_weight(self, node: onnx.NodeProto, index: int) -> bool:
         import numpy as np
 
-        from boardwright.compiler.engine.recover import round_weight
-
         if index not in self.subject.layers or len(node.input) < 2:
             return False
         weight = self.subject.constant(node.input[1])
         if weight is None or weight.dtype != np.float32 or weight.ndim < 2:
             return False
-        axis = _WEIGHT_AXES.get(node.op_type, weight.ndim - 1)
-        if node.op_type == "Gemm" and any(entry.name == "transB" and entry.i for entry in node.attribute):
-            axis = 0
+        axis = output_axis(node, weight.ndim)
+        if axis is None:
+            return False
         rounded = round_weight(np.moveaxis(weight, axis, 0), self.subject.scheme)
         node.input[1] = self.constant(
             f"{node.output[0]}_weight", np.ascontiguousarray(np.moveaxis(rounded, 0, axis), np.float32)
@@ -238,9 +237,12 @@ class _Probe:
         return self.model
 
 
-def _units_at(units: Sequence[Unit], index: int) -> list[Unit]:
-    """Return the units that are complete once node ``index`` has run."""
-    return [unit for unit in units if (unit.node if unit.fused is None else unit.fused) == index]
+def _by_completion(units: Sequence[Unit]) -> dict[int, list[Unit]]:
+    """Return the units by the node that completes them when it has run."""
+    found: dict[int, list[Unit]] = {}
+    for unit in units:
+        found.setdefault(unit.node if unit.fused is None else unit.fused, []).append(unit)
+    return found
 
 
 def _fused_activation(subject: Subject, index: int) -> int | None:

@@ -59,8 +59,8 @@ def _root(subject: Subject, index: int) -> set[int]:
     }
     if not reductions:
         return set()
-    nodes = {node for node in between if topology.walk([node], topology.producers, _never) & reductions}
-    nodes |= reductions | {index}
+    behind = topology.walk(reductions, topology.consumers, _never)
+    nodes = (between & behind) | reductions | {index}
     for reduction in reductions:
         for square in topology.producers(reduction):
             if subject.nodes[square].op_type in _SQUARES and square not in subject.layers:

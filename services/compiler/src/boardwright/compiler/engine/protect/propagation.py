@@ -34,11 +34,6 @@ class TensorPower:
     elements: float
 
 
-def last_layers(subject: Subject) -> list[int]:
-    """Return the layers that have no layer behind them."""
-    return sorted(index for index in subject.layers if not subject.reaches_layer[index])
-
-
 def noise_gains(subject: Subject, powers: Mapping[str, TensorPower]) -> dict[str, float]:
     """Return by tensor the noise-to-signal ratio that a unit of noise in it makes at the last layers."""
     return _backward(subject, powers, _white)
@@ -50,7 +45,7 @@ def path_shares(subject: Subject, powers: Mapping[str, TensorPower]) -> dict[str
 
 
 def _backward(subject: Subject, powers: Mapping[str, TensorPower], gain: Any) -> dict[str, float]:
-    ends = last_layers(subject)
+    ends = subject.topology.last_layers
     gains: dict[str, float] = {}
     for index in ends:
         name = subject.nodes[index].output[0]
@@ -58,7 +53,7 @@ def _backward(subject: Subject, powers: Mapping[str, TensorPower], gain: Any) ->
             scale = powers[name].variance if gain is _white else 1.0
             gains[name] = 1 / max(scale, 1e-12) / len(ends)
     for index in range(len(subject.nodes) - 1, -1, -1):
-        if not subject.reaches_layer[index] and index not in subject.layers:
+        if not subject.topology.reaches_layer[index] and index not in subject.layers:
             continue
         node = subject.nodes[index]
         behind = sum(gains.get(name, 0.0) for name in node.output)

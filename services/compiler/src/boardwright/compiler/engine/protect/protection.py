@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.prepare import prepare_graph
-from boardwright.compiler.engine.observe import CalibrationRecord, Feed, observe
+from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
 from boardwright.compiler.engine.protect.budget import Budget, BudgetResult, Verification, fit_budget
 from boardwright.compiler.engine.protect.conversions import count_conversions, integer_nodes
 from boardwright.compiler.engine.protect.exclusion import (
@@ -120,7 +120,7 @@ def protect_model(
 
     Raises:
         QuantizationFailed: NODE_UNKNOWN; see ``prepare_graph``.
-        EngineError: METRIC_MISSING, when a loss is bounded and there is no metric; RECORD_DOES_NOT_FIT; see
+        EngineError: METRIC_MISSING, when a loss is bounded and there is no metric; RECORD_UNFIT; see
             ``observe``.
     """
     from boardwright.compiler.engine.recover.ranges import choose_ranges
@@ -130,10 +130,9 @@ def protect_model(
     if record is None:
         on_stage("observing")
         record = observe(prepared, feeds(), threads=threads)
-    _check_record(prepared, record)
+    record.require(float_activations(prepared))
     prepared, _ = drop_constant_channels(prepared, record.ranges)
     on_stage("looking at structure and ranges")
-    subject = Subject(prepared, record.ranges, scheme)
     found = list(
         protect(prepared, record.ranges, scheme, rules=[rule for rule in options.rules if rule in RULES])
     )
@@ -240,13 +239,3 @@ class _Trial:
         others = verify()
         kept = excluded_names([*exclusions, *([found.exclusion] if found.exclusion else [])])
         return replace(found, verified=Verification(others.name, others.drop(self.build(set(kept)))))
-
-
-def _check_record(prepared: onnx.ModelProto, record: CalibrationRecord) -> None:
-    outputs = {name for node in prepared.graph.node for name in node.output}
-    if not outputs & record.ranges.keys():
-        raise EngineError(
-            "RECORD_DOES_NOT_FIT",
-            "The calibration record has no tensor of this graph: it was made of another model. "
-            "Observe again.",
-        )

@@ -35,7 +35,6 @@ from boardwright.compiler.engine.protect.noise import (
 )
 from boardwright.compiler.engine.protect.propagation import (
     TensorPower,
-    last_layers,
     noise_gains,
     path_shares,
 )
@@ -56,7 +55,7 @@ class UnitSensitivity:
     """What quantizing one node alone costs. Ratios in decibels: higher is better.
 
     ``sqnr_db`` is at the outputs, ``local_sqnr_db`` at the node itself. ``measured`` tells a run from an
-    estimate. ``rank`` 1 is the most sensitive. ``macs`` are multiplications per sample, 0 for others.
+    estimate. ``rank`` 1 is the most sensitive. ``macs`` are multiplications per run, 0 for others.
     ``metric_drop`` is what the task metric loses in points, None where it was not measured.
     """
 
@@ -181,8 +180,7 @@ class OutputNoise:
             return
         graph, self._names = injecting_graph(subject, [units[number] for number in chosen], answers(subject))
         self._session = open_session(graph, threads=threads)
-        known = {value.name for value in self._session.get_inputs()}
-        self._feed = {name: value for name, value in feed.items() if name in known}
+        self._feed = feed
         self._reference = self._run(np.zeros(self._count, np.float32))
         self._signals = [channel_variance(found) for found in self._reference]
 
@@ -225,7 +223,7 @@ def answers(subject: Subject) -> list[str]:
     sorting = [
         index
         for index, node in enumerate(subject.nodes)
-        if node.op_type in _SORTING and not subject.reaches_layer[index]
+        if node.op_type in _SORTING and not subject.topology.reaches_layer[index]
     ]
     sorted_nodes = set(sorting) | topology.walk(sorting, topology.consumers, lambda _: False)
     found = [
@@ -239,7 +237,7 @@ def answers(subject: Subject) -> list[str]:
             for name in topology.activation_inputs(index)
             if name in subject.ranges and topology.producer_of(name) not in sorted_nodes
         ]
-    ends = [subject.nodes[index].output[0] for index in last_layers(subject)]
+    ends = [subject.nodes[index].output[0] for index in subject.topology.last_layers]
     return list(dict.fromkeys(found or ends))
 
 
@@ -296,11 +294,10 @@ def _measure_noise(
     """Return powers and noise powers by tensor, how many samples there were, and the last of them."""
     graph, names = measuring_graph(subject, units)
     session = open_session(graph, threads=threads)
-    known = {value.name for value in session.get_inputs()}
     sums = dict.fromkeys(names, 0.0)
     count, last = 0, None
     for feed in feeds:
-        values = session.run(names, {name: value for name, value in feed.items() if name in known})
+        values = session.run(names, feed)
         for name, value in zip(names, values, strict=True):
             sums[name] += float(value) if math.isfinite(float(value)) else 0.0
         count, last = count + 1, feed
@@ -372,8 +369,6 @@ def _result(
 ) -> Sensitivity:
     import numpy as np
 
-    from boardwright.compiler.engine.protect.latency import macs_of
-
     ranks = np.empty(len(units), int)
     ranks[np.argsort(-estimate, kind="stable")] = np.arange(1, len(units) + 1)
     found = tuple(
@@ -384,7 +379,7 @@ def _result(
             local_sqnr_db=decibels(math.exp(float(features[number, 0]))),
             measured=number in measured,
             rank=int(ranks[number]),
-            macs=macs_of(subject, unit.node),
+            macs=subject.macs.get(unit.node, 0),
         )
         for number, unit in enumerate(units)
     )

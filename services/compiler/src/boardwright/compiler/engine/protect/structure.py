@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.graph.topology import MOVEMENT_OPERATORS, Topology
+from boardwright.compiler.engine.graph.editing import shapes_of, stored_tensors
+from boardwright.compiler.engine.graph.layers import layer_macs
+from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.observe import TensorRange
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
@@ -15,19 +18,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-INTEGER_OPERATORS = frozenset(
-    {
-        "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Concat", "Clip", "Relu", "LeakyRelu",
-        "Sigmoid", "MaxPool", "AveragePool", "GlobalAveragePool", "Reshape", "Transpose", "Flatten",
-        "Squeeze", "Unsqueeze", "Split", "Slice", "Resize", "Pad", "Gather",
-    }
-)  # fmt: skip
-"""Operators that run on integers under a scheme that names none."""
-
 FUSED_ACTIVATIONS = frozenset({"Relu", "Clip"})
 """Operators that become part of the integer layer in front of them: only its output's range changes."""
-
-_STEPS_UP = 4
 
 
 class Subject:
@@ -48,18 +40,9 @@ class Subject:
         self.nodes = self.topology.nodes
         self.ranges = ranges
         self.scheme = scheme or QuantizationScheme()
-        self.operators = frozenset(self.scheme.operators) or INTEGER_OPERATORS
-        self.layers = {index for index in range(len(self.nodes)) if is_layer(self.topology, index)}
-        self.reaches_layer = self._reaching()
-        self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._stored |= {
-            node.output[0]: attribute.t
-            for node in self.nodes
-            if node.op_type == "Constant"
-            for attribute in node.attribute
-            if attribute.name == "value"
-        }
-        self._shapes: dict[str, tuple[int, ...]] | None = None
+        self.operators = self.scheme.integer_operators
+        self.layers = self.topology.layers
+        self._stored = stored_tensors(model.graph)
 
     def constant(self, name: str) -> Array | None:
         """Return the value of a constant, or None for what is computed."""
@@ -70,16 +53,18 @@ class Subject:
 
     def shape(self, tensor: str) -> tuple[int, ...] | None:
         """Return a tensor's inferred shape, with 0 for free axes; None where nothing is known of it."""
-        if self._shapes is None:
-            graph = self.model.graph
-            self._shapes = {
-                value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
-                for value in [*graph.value_info, *graph.input, *graph.output]
-                if value.type.tensor_type.HasField("shape")
-            }
         if tensor in self._stored:
             return tuple(self._stored[tensor].dims)
         return self._shapes.get(tensor)
+
+    @cached_property
+    def macs(self) -> dict[int, int]:
+        """The multiply-accumulates of each layer per run, by its node."""
+        return layer_macs(self.model, self.topology)
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return shapes_of(self.model.graph)
 
     def names(self, indices: Iterable[int]) -> tuple[str, ...]:
         """Return the names of nodes in the graph's order."""
@@ -90,36 +75,8 @@ class Subject:
         node = self.nodes[index]
         return node.op_type in self.operators and any(name in self.ranges for name in node.output)
 
-    def _reaching(self) -> list[bool]:
-        """Tell for each node whether a layer lies behind it."""
-        reached = [False] * len(self.nodes)
-        for index in range(len(self.nodes) - 1, -1, -1):
-            reached[index] = any(
-                consumer in self.layers or reached[consumer] for consumer in self.topology.consumers(index)
-            )
-        return reached
 
-
-def is_layer(topology: Topology, index: int) -> bool:
-    """Tell whether a node is a trained layer.
-
-    A Conv over a Softmax is none: it takes the expectation of a distribution over box edges (the DFL of
-    YOLOv8 and later), with fixed weights 0, 1, 2…
-    """
-    if not topology.is_weighted(index):
-        return False
-    current = topology.producers(index)
-    for _ in range(_STEPS_UP):
-        operators = {topology.nodes[node].op_type for node in current}
-        if operators & {"Softmax"}:
-            return False
-        if not current or not operators <= MOVEMENT_OPERATORS:
-            return True
-        current = [producer for node in current for producer in topology.producers(node)]
-    return True
-
-
-def around(topology: Topology, index: int, layers: set[int]) -> set[int]:
+def around(topology: Topology, index: int, layers: Collection[int]) -> set[int]:
     """Return what belongs to a node of the decode: back to the last layers, and on if no layer follows.
 
     In mid-network only what leads nowhere else belongs to it, and the layers that read it: were they on
@@ -127,15 +84,16 @@ def around(topology: Topology, index: int, layers: set[int]) -> set[int]:
     """
     before = topology.walk([index], topology.producers, lambda node: node in layers)
     after = topology.walk([index], topology.consumers, lambda _: False)
-    if after & layers:
+    if not after.isdisjoint(layers):
         return only_into(topology, before, {index}) | readers(topology, index, layers)
     return before | after
 
 
-def readers(topology: Topology, index: int, layers: set[int]) -> set[int]:
+def readers(topology: Topology, index: int, layers: Collection[int]) -> set[int]:
     """Return what reads a node's output up to the next layers, with these."""
     passed = topology.walk([index], topology.consumers, lambda node: node in layers)
-    return passed | {consumer for node in passed | {index} for consumer in topology.consumers(node)} & layers
+    read = {consumer for node in passed | {index} for consumer in topology.consumers(node)}
+    return passed | read.intersection(layers)
 
 
 def only_into(topology: Topology, nodes: set[int], goal: set[int]) -> set[int]:

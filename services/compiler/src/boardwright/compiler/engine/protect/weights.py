@@ -7,10 +7,12 @@ than floating point: this rule speaks of what is left.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.layers import output_axis
 from boardwright.compiler.engine.graph.topology import describe
-from boardwright.compiler.engine.power_of_two import least_error_steps
+from boardwright.compiler.engine.grid import round_weight
 from boardwright.compiler.engine.protect.exclusion import Exclusion
 from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.scheme import QuantizationScheme
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 _HOPELESS_DB = 6.0
 _HOPELESS_SHARE = 0.25
 _DEAD = 1e-5  # below this share of the largest weight a channel gives its bias and nothing else
-_FULL, _REDUCED = 127, 64
 
 
 def find_spread_weights(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[int]]]:
@@ -64,14 +65,9 @@ def per_tensor_sqnr_db(weight: Array, scheme: QuantizationScheme) -> Array:
     """Return what each channel of ``weight`` (O, I) keeps under one scale, in decibels; 120 for zero rows."""
     import numpy as np
 
-    largest = float(np.abs(weight).max())
-    bound = _REDUCED if scheme.reduce_range else _FULL
-    scale = largest / bound if largest > 0 else 1.0
-    if scheme.power_of_two:
-        scale = float(least_error_steps(weight, None, bound).item())
-    signal = np.square(weight.astype(np.float64)).sum(axis=1)
-    rounded = np.rint(weight / scale).clip(-bound, bound) * scale
-    noise = np.square(rounded - weight.astype(np.float64)).sum(axis=1)
+    exact = weight.astype(np.float64)
+    signal = np.square(exact).sum(axis=1)
+    noise = np.square(round_weight(weight, replace(scheme, per_channel=False)) - exact).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         decibels = 10 * np.log10(signal / noise)
     kept: Array = np.where((signal <= 0) | (noise <= 0), 120.0, decibels)
@@ -85,15 +81,8 @@ def channels_first(subject: Subject, index: int) -> Array | None:
     weight = subject.constant(name)
     if weight is None or weight.dtype.kind != "f" or weight.ndim < 2:
         return None
-    if node.op_type == "Conv":
-        axis = 0
-    elif node.op_type == "ConvTranspose":
-        axis = 1
-    elif node.op_type == "Gemm":
-        axis = 0 if any(entry.name == "transB" and entry.i for entry in node.attribute) else 1
-    elif node.op_type == "MatMul":
-        axis = weight.ndim - 1
-    else:
+    axis = output_axis(node, weight.ndim)
+    if axis is None:
         return None
     import numpy as np
 

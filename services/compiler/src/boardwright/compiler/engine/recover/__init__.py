@@ -6,14 +6,12 @@
 - ``equalization``: channels of one layer brought to like ranges, their factors taken back in the next.
 - ``bias_correction``: the shift of each output channel's mean, taken back.
 - ``rounding``: for each weight up or down, learnt from what the layer reads (AdaRound).
-- ``reconstruction``: blocks of layers taught to give what their float originals give (BRECQ).
-- ``descent``: how both learn; ``grid``: the grid of weights; ``judging``: the error of a quantized graph's
-  outputs.
+- ``reconstruction``, ``block``: blocks of layers taught to give what their float originals give (BRECQ).
+- ``descent``: how both learn; ``judging``: the error of a quantized graph's outputs.
 """
 
 from boardwright.compiler.engine.recover.bias_correction import correct_bias, mean_shift
-from boardwright.compiler.engine.recover.grid import round_weight
-from boardwright.compiler.engine.recover.reconstruction import ReconstructionOptions
+from boardwright.compiler.engine.recover.block import ReconstructionOptions
 from boardwright.compiler.engine.recover.recovery import (
     DEFAULT_METHODS,
     METHODS,
@@ -35,5 +33,4 @@ __all__ = [
     "correct_bias",
     "mean_shift",
     "recover",
-    "round_weight",
 ]

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import copy_of, drop_unread
+from boardwright.compiler.engine.graph.layers import layer_form
 from boardwright.compiler.engine.graph.topology import Topology
+from boardwright.compiler.engine.grid import round_weight
 from boardwright.compiler.engine.observe import CalibrationRecord
-from boardwright.compiler.engine.recover.grid import is_symmetric_int8, round_weight
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
 if TYPE_CHECKING:
@@ -32,12 +34,10 @@ def correct_bias(
     are left alone.
     """
     import numpy as np
-    import onnx
     from onnx import numpy_helper
 
-    corrected = onnx.ModelProto()
-    corrected.CopyFrom(model)
-    if not is_symmetric_int8(scheme):
+    corrected = copy_of(model)
+    if not scheme.has_symmetric_int8_weights:
         return corrected, 0
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     topology = Topology(model.graph)
@@ -62,7 +62,7 @@ def correct_bias(
         del node.input[2:]
         node.input.append(name)
         count += 1
-    _drop_unused(corrected.graph)
+    drop_unread(corrected.graph)
     return corrected, count
 
 
@@ -72,33 +72,13 @@ def mean_shift(node: onnx.NodeProto, weight: Array, means: Array, scheme: Quanti
     ``weight`` is (O, I / groups, ...) for Conv and (I, O), or (O, I) with transB, for Gemm. ``means`` is
     (I,); the result is (O,).
     """
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    if node.op_type == "Gemm":
-        if any(attributes[name].f != 1.0 for name in ("alpha", "beta") if name in attributes):
-            return None
-        if "transA" in attributes and attributes["transA"].i:
-            return None
-        if not ("transB" in attributes and attributes["transB"].i):
-            weight = weight.T
-        groups = 1
-    elif node.op_type == "Conv":
-        groups = attributes["group"].i if "group" in attributes else 1
-    else:
+    form = layer_form(node, weight.ndim)
+    if form is None or form.operator == "MatMul":
         return None
-    if weight.shape[1] * groups != means.size or weight.shape[0] % groups:
+    rows, groups = form.rows(weight), form.groups
+    if rows.shape[1] * groups != means.size or rows.shape[0] % groups:
         return None
-    error = (round_weight(weight, scheme) - weight).reshape(*weight.shape[:2], -1).sum(axis=2)
-    per_group = error.reshape(groups, weight.shape[0] // groups, weight.shape[1])
-    shift: Array = (per_group @ means.reshape(groups, weight.shape[1], 1)).reshape(-1)
+    error = (round_weight(rows, scheme) - rows).reshape(*rows.shape[:2], -1).sum(axis=2)
+    per_group = error.reshape(groups, rows.shape[0] // groups, rows.shape[1])
+    shift: Array = (per_group @ means.reshape(groups, rows.shape[1], 1)).reshape(-1)
     return shift
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used or _has_subgraphs(graph)]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-
-
-def _has_subgraphs(graph: onnx.GraphProto) -> bool:
-    return any(attribute.HasField("g") for node in graph.node for attribute in node.attribute)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import with_values
 from boardwright.compiler.engine.graph.topology import Topology, describe
-from boardwright.compiler.engine.protect import is_layer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,23 +41,21 @@ class Equalization:
 
 def equalize(model: onnx.ModelProto, excluded: set[str]) -> tuple[onnx.ModelProto, Equalization]:
     """Return ``model`` (prepared) with equalised layers: the same function, but for float rounding."""
-    import onnx
     from onnx import numpy_helper
 
     pairs, refused = _pairs(model, excluded)
-    written = onnx.ModelProto()
-    written.CopyFrom(model)
-    stored = {tensor.name: tensor for tensor in written.graph.initializer}
-    values = {name: numpy_helper.to_array(tensor).astype("float64") for name, tensor in stored.items()
-              if tensor.data_type == onnx.TensorProto.FLOAT}  # fmt: skip
+    names = {name for first, second in pairs for name in (*first.input[1:], second.input[1]) if name}
+    values = {
+        tensor.name: numpy_helper.to_array(tensor).astype("float64")
+        for tensor in model.graph.initializer
+        if tensor.name in names
+    }
     for _ in range(_ROUNDS):
         if max((_equalize_pair(first, second, values) for first, second in pairs), default=0.0) < _CLOSE:
             break
-    for first, second in pairs:
-        for name in (*first.input[1:], second.input[1]):
-            if name:
-                stored[name].CopyFrom(numpy_helper.from_array(values[name].astype("float32"), name))
-    return written, Equalization(tuple((first.name, second.name) for first, second in pairs), tuple(refused))
+    return with_values(model, values), Equalization(
+        tuple((first.name, second.name) for first, second in pairs), tuple(refused)
+    )
 
 
 def _equalize_pair(first: onnx.NodeProto, second: onnx.NodeProto, values: dict[str, Array]) -> float:
@@ -91,7 +89,7 @@ def _pairs(
         if not _is_convolution(topology, index, shapes) or first.name in excluded:
             continue
         between = None
-        readers = topology.readers(first.output[0])
+        readers = readers_of_first = topology.readers(first.output[0])
         if len(readers) == 1 and not _is_convolution(topology, readers[0], shapes):
             between = topology.nodes[readers[0]]
             readers = topology.readers(between.output[0])
@@ -107,7 +105,7 @@ def _pairs(
         channels, groups = shapes[first.input[1]][0], _groups(second)
         if groups > 1 and (groups != channels or shapes[second.input[1]][0] != groups):
             continue
-        if between is not None and not _passes(between, shapes, topology):
+        if between is not None and not _passes(topology, readers_of_first[0]):
             refused.append(
                 f"{describe(first)} and {describe(second)}: {describe(between)} stands between them "
                 "and does not pass a factor unchanged."
@@ -117,8 +115,9 @@ def _pairs(
     return pairs, refused
 
 
-def _passes(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], topology: Topology) -> bool:
-    return node.op_type in _HOMOGENEOUS and len(topology.activation_inputs(topology.nodes.index(node))) == 1
+def _passes(topology: Topology, index: int) -> bool:
+    homogeneous = topology.nodes[index].op_type in _HOMOGENEOUS
+    return homogeneous and len(topology.activation_inputs(index)) == 1
 
 
 def _is_convolution(topology: Topology, index: int, shapes: dict[str, tuple[int, ...]]) -> bool:
@@ -126,7 +125,7 @@ def _is_convolution(topology: Topology, index: int, shapes: dict[str, tuple[int,
     constants = [name for name in node.input[1:] if name]
     return (
         node.op_type == "Conv"
-        and is_layer(topology, index)
+        and index in topology.layers
         and all(name in shapes and len(topology.readers(name)) == 1 for name in constants)
     )
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import with_outputs
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed
-from boardwright.compiler.engine.protect import is_layer
 from boardwright.compiler.engine.recover.functions import function_behind
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
@@ -38,8 +38,8 @@ class Judge:
         self._samples, self._scheme, self._excluded, self._threads = samples, scheme, excluded, threads
         self._tensors = last_outputs(topology)
         self._functions = {name: function_behind(topology, name) for name in self._tensors}
-        session = open_session(_exposing(model, {name: name for name in self._tensors}), threads=threads)
-        self._expected = [self._behind(session.run(self._tensors, dict(feed))) for feed in samples]
+        session = open_session(with_outputs(model, self._tensors), threads=threads)
+        self._expected = [self._behind(session.run(self._tensors, feed)) for feed in samples]
         self._spread = [
             sum(float(found[place].var()) for found in self._expected) / max(len(samples), 1)
             for place in range(len(self._tensors))
@@ -55,11 +55,12 @@ class Judge:
         from boardwright.compiler.engine.quantize import insert_quantization
 
         quantized = insert_quantization(model, record, self._scheme, self._excluded)
-        made = {name: _made(quantized, name) for name in self._tensors}
-        session = open_session(_exposing(quantized, made), threads=self._threads)
+        behind = _behind_dequantize(quantized)
+        made = {name: behind.get(name, name) for name in self._tensors}
+        session = open_session(with_outputs(quantized, made.values()), threads=self._threads)
         sums = [0.0] * len(self._tensors)
         for feed, expected in zip(self._samples, self._expected, strict=True):
-            found = self._behind(session.run([made[name] for name in self._tensors], dict(feed)))
+            found = self._behind(session.run([made[name] for name in self._tensors], feed))
             for place, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
                 sums[place] += float(((ours - theirs) ** 2).mean())
         relative = [
@@ -81,38 +82,21 @@ class Judge:
 
 def last_outputs(topology: Topology) -> list[str]:
     """Return what the last layers make, behind activations that are fused into them; else the outputs."""
-    layers = [index for index in range(len(topology.nodes)) if is_layer(topology, index)]
     found = []
-    for index in layers:
-        behind = topology.walk([index], topology.consumers, lambda _: False)
-        if any(is_layer(topology, other) for other in behind):
-            continue
+    for index in topology.last_layers:
         readers = topology.readers(topology.nodes[index].output[0])
         fused = len(readers) == 1 and topology.nodes[readers[0]].op_type in ("Relu", "Clip")
         found.append(topology.nodes[readers[0] if fused else index].output[0])
     return found or sorted(topology.outputs)
 
 
-def _made(quantized: onnx.ModelProto, name: str) -> str:
-    """Return the quantized graph's tensor for ``name``: behind its Dequantize, where it has one."""
+def _behind_dequantize(quantized: onnx.ModelProto) -> dict[str, str]:
+    """Return by each rounded tensor's name what the first Dequantize behind it makes."""
     rounded = {
         node.output[0]: node.input[0] for node in quantized.graph.node if node.op_type == "QuantizeLinear"
     }
+    found: dict[str, str] = {}
     for node in quantized.graph.node:
-        if node.op_type == "DequantizeLinear" and rounded.get(node.input[0]) == name:
-            return str(node.output[0])
-    return name
-
-
-def _exposing(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
-    import onnx
-
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    known = {value.name for value in exposed.graph.output}
-    for name in dict.fromkeys(names.values()):
-        if name not in known:
-            exposed.graph.output.append(
-                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-            )
-    return exposed
+        if node.op_type == "DequantizeLinear" and node.input[0] in rounded:
+            found.setdefault(rounded[node.input[0]], node.output[0])
+    return found

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import with_outputs
+from boardwright.compiler.engine.graph.layers import LayerForm
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.observe import Feed
-from boardwright.compiler.engine.recover.grid import LayerForm
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,15 +88,15 @@ def gather(
     """Run both graphs over ``feeds``; return the moments of each reader by name."""
     import numpy as np
 
-    exact = open_session(_exposing(original, [reader.exact for reader in readers]), threads=threads)
-    rounded = open_session(_exposing(quantized, [reader.rounded for reader in readers]), threads=threads)
+    exact = open_session(with_outputs(original, [reader.exact for reader in readers]), threads=threads)
+    rounded = open_session(with_outputs(quantized, [reader.rounded for reader in readers]), threads=threads)
     found = {reader.name: reader.empty() for reader in readers}
     generator = np.random.default_rng(seed)
     exacts = [reader.exact for reader in readers]
     for feed in feeds:
-        ours = rounded.run([reader.rounded for reader in readers], dict(feed))
+        ours = rounded.run([reader.rounded for reader in readers], feed)
         seen = [name for name in exacts if name not in feed]
-        values = {**feed, **dict(zip(seen, exact.run(seen, dict(feed)) if seen else [], strict=True))}
+        values = {**feed, **dict(zip(seen, exact.run(seen, feed) if seen else [], strict=True))}
         theirs = [values[name] for name in exacts]
         for reader, one, other in zip(readers, ours, theirs, strict=True):
             places = _places(one.shape, reader, generator)
@@ -140,18 +141,3 @@ def _rows(value: Array, reader: Reader, places: Array) -> Array:
     rows = patches.transpose(0, 2, 1).reshape(len(places), form.groups, -1)
     grouped: Array = rows.transpose(1, 0, 2).astype(np.float64)
     return grouped
-
-
-def _exposing(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    import onnx
-
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    known = {value.name for value in exposed.graph.output}
-    inputs = {value.name for value in exposed.graph.input}
-    for name in dict.fromkeys(names):
-        if name not in known and name not in inputs:
-            exposed.graph.output.append(
-                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-            )
-    return exposed

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.editing import copy_of
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ def write_recovered(model: onnx.ModelProto, ranges: Mapping[str, TensorRange]) -
     """Return ``model`` with the ranges in its metadata, so that one file holds all."""
     import onnx
 
-    written = onnx.ModelProto()
-    written.CopyFrom(model)
+    written = copy_of(model)
     kept = [entry for entry in written.metadata_props if entry.key != _KEY]
     del written.metadata_props[:]
     written.metadata_props.extend(kept)
@@ -44,8 +44,6 @@ def read_recovered(
     Raises:
         EngineError: RECOVERED_UNFIT, when it was not made by ``recover``, or not of ``prepared``.
     """
-    import onnx
-
     found = next((entry.value for entry in recovered.metadata_props if entry.key == _KEY), None)
     values = json.loads(found) if found else {}
     if values.get("schema") != _SCHEMA:
@@ -56,8 +54,7 @@ def read_recovered(
         raise EngineError(
             "RECOVERED_UNFIT", "The recovered graph was made from another model: run recover on this one."
         )
-    model = onnx.ModelProto()
-    model.CopyFrom(recovered)
+    model = copy_of(recovered)
     kept = [entry for entry in model.metadata_props if entry.key != _KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)

@@ -13,12 +13,14 @@ from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
 from boardwright.compiler.engine.protect import Exclusion, excluded_names, protect
 from boardwright.compiler.engine.protect.answers import has_dense_head
+from boardwright.compiler.engine.protect.exclusion import requested_exclusion
 from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.recover.bias_correction import correct_bias
+from boardwright.compiler.engine.recover.block import ReconstructionOptions
 from boardwright.compiler.engine.recover.equalization import equalize
 from boardwright.compiler.engine.recover.judging import Judge
 from boardwright.compiler.engine.recover.ranges import NORMS, choose_ranges
-from boardwright.compiler.engine.recover.reconstruction import ReconstructionOptions, reconstruct
+from boardwright.compiler.engine.recover.reconstruction import reconstruct
 from boardwright.compiler.engine.recover.recovered import write_recovered
 from boardwright.compiler.engine.recover.rounding import RoundingOptions, learn_rounding
 from boardwright.compiler.engine.recover.segments import multiplications
@@ -157,6 +159,7 @@ def recover(
 
     Raises:
         DatasetUnfit: CALIBRATION_EMPTY.
+        QuantizationFailed: NODE_UNKNOWN.
         EngineError: RECORD_UNFIT; RUNTIME_REFUSED, see ``prepare_graph``.
     """
     prepared = prepare_graph(model)
@@ -171,12 +174,13 @@ def recover(
     prepared, _ = drop_constant_channels(prepared, record.ranges)
     if exclusions is None:
         exclusions = protect(prepared, record.ranges, scheme)
+    exclusions = (*exclusions, *requested_exclusion(prepared, exclude))
     samples, held_out = _divide(feeds(), options)
     attempt = _Attempt(
         prepared,
         record,
         scheme,
-        excluded_names(exclusions) | set(exclude),
+        excluded_names(exclusions),
         samples,
         held_out,
         options,

@@ -17,15 +17,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import copy_of
+from boardwright.compiler.engine.graph.layers import layer_form
 from boardwright.compiler.engine.graph.topology import Topology
-from boardwright.compiler.engine.observe import CalibrationRecord, Feed
-from boardwright.compiler.engine.protect import is_layer
-from boardwright.compiler.engine.recover.grid import (
-    is_symmetric_int8,
-    layer_form,
-    weight_bound,
+from boardwright.compiler.engine.grid import (
     weight_steps,
 )
+from boardwright.compiler.engine.observe import CalibrationRecord, Feed
 from boardwright.compiler.engine.recover.layer_statistics import Moments, Reader, gather
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
@@ -91,14 +89,12 @@ def learn_rounding(
 
     ``original`` and ``model`` are the same prepared graph, with the weights to approximate and to begin with.
     """
-    import onnx
     from onnx import numpy_helper
 
     from boardwright.compiler.engine.quantize import insert_quantization
 
-    written = onnx.ModelProto()
-    written.CopyFrom(model)
-    if not is_symmetric_int8(scheme):
+    written = copy_of(model)
+    if not scheme.has_symmetric_int8_weights:
         return written, []
     quantized = insert_quantization(model, record, scheme, excluded, spread=False)
     readers = _readers(model, quantized, excluded, options)
@@ -140,7 +136,7 @@ def _learn(
     groups, size = reader.form.groups, prod(reader.shape[1:])
     flat = weight.astype(np.float64).reshape(groups, -1, size)
     steps = np.broadcast_to(weight_steps(weight, scheme), weight.shape).reshape(flat.shape)
-    bound = weight_bound(scheme)
+    bound = scheme.weight_bound
     floor = np.floor(flat / steps + 1e-6)
     share = np.clip(flat / steps - floor, 0.0, 1.0)
     free = (share > 1e-3) & (floor < bound) & (floor >= -bound)
@@ -247,13 +243,14 @@ def _readers(
     inside = {node.name: node for node in quantized.graph.node}
     found = []
     for index, node in enumerate(topology.nodes):
-        if node.name in excluded or not is_layer(topology, index) or len(node.input) < 2:
+        if node.name in excluded or index not in topology.layers or len(node.input) < 2:
             continue
         shape = shapes.get(node.input[1], ())
         form = layer_form(node, len(shape)) if shape else None
         ours = inside.get(node.name)
         if (
             form is None
+            or form.auto_padded
             or ours is None
             or ours.input[0] == node.input[0]
             or len(topology.readers(node.input[1])) != 1

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING
 
+from boardwright.compiler.engine.graph.layers import layer_macs
 from boardwright.compiler.engine.graph.topology import Topology
-from boardwright.compiler.engine.protect import is_layer
 
 if TYPE_CHECKING:
     import onnx
@@ -34,7 +33,7 @@ def cut(model: onnx.ModelProto, layers_per_block: int) -> list[Segment]:
     groups: list[list[int]] = [[]]
     count = 0
     for index in sorted(wanted):
-        if is_layer(topology, index):
+        if index in topology.layers:
             if count == layers_per_block:
                 groups.append([])
                 count = 0
@@ -45,27 +44,11 @@ def cut(model: onnx.ModelProto, layers_per_block: int) -> list[Segment]:
 
 def multiplications(model: onnx.ModelProto) -> int:
     """Return how many multiplications the layers of ``model`` do per run, from its inferred shapes."""
-    shapes = _shapes(model)
-    stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    total = 0
-    for node in model.graph.node:
-        weight = next((stored[name] for name in node.input if len(stored.get(name, ())) > 1), None)
-        made = shapes.get(node.output[0]) if node.output else None
-        if weight is None or not made or node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-            continue
-        if node.op_type == "Conv":
-            per_output = prod(weight[1:])
-        elif node.op_type == "ConvTranspose":
-            per_output = max(prod(weight) // max(made[1], 1), 1)
-        else:
-            per_output = weight[0] if made[-1] == weight[1] else weight[1]
-        total += prod(max(length, 1) for length in made) * per_output
-    return total
+    return sum(layer_macs(model, Topology(model.graph)).values())
 
 
-def _leading_to_layers(topology: Topology) -> set[int]:
-    layers = {index for index in range(len(topology.nodes)) if is_layer(topology, index)}
-    return layers | topology.walk(layers, topology.producers, lambda _: False)
+def _leading_to_layers(topology: Topology) -> Collection[int]:
+    return topology.layers | topology.walk(topology.layers, topology.producers, lambda _: False)
 
 
 def _segment(model: onnx.ModelProto, topology: Topology, group: set[int]) -> Segment:
@@ -97,12 +80,5 @@ def _segment(model: onnx.ModelProto, topology: Topology, group: set[int]) -> Seg
         value_info=[values[name] for name in sorted(made) if name in values and name not in outputs],
     )
     block = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    layers = tuple(topology.nodes[index].name for index in sorted(group) if is_layer(topology, index))
+    layers = tuple(topology.nodes[index].name for index in sorted(group) if index in topology.layers)
     return Segment(block, inputs, outputs, layers)
-
-
-def _shapes(model: onnx.ModelProto) -> Mapping[str, tuple[int, ...]]:
-    values = [*model.graph.value_info, *model.graph.input, *model.graph.output]
-    return {
-        value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim) for value in values
-    }

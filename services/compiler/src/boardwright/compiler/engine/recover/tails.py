@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.graph.editing import shapes_of
+
 if TYPE_CHECKING:
     import numpy as np
     import onnx
@@ -24,13 +26,11 @@ if TYPE_CHECKING:
 
 def value_counts(model: onnx.ModelProto, record: CalibrationRecord) -> dict[str, int]:
     """Return how many values each tensor of known shape took over all samples of ``record``."""
-    graph = model.graph
-    counts = {}
-    for value in [*graph.value_info, *graph.input, *graph.output]:
-        axes = value.type.tensor_type.shape.dim
-        if value.type.tensor_type.HasField("shape") and all(axis.dim_value > 0 for axis in axes):
-            counts[value.name] = record.samples * prod(axis.dim_value for axis in axes)
-    return counts
+    return {
+        name: record.samples * prod(shape)
+        for name, shape in shapes_of(model.graph).items()
+        if all(length > 0 for length in shape)
+    }
 
 
 def distribution(name: str, found: TensorStatistics, values_seen: Mapping[str, int]) -> tuple[Array, Array]:

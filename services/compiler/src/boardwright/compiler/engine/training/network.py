@@ -25,7 +25,6 @@ from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.prepare import name_nodes, prepare_graph, raise_opset
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.topology import Topology
-from boardwright.compiler.engine.protect import is_layer
 from boardwright.compiler.engine.training.batching import BatchKeeper
 from boardwright.compiler.engine.training.layers import Layer, make_layer
 from boardwright.compiler.engine.training.operators import Operator, find_operator, read_attributes
@@ -185,7 +184,7 @@ class GraphNetwork(torch.nn.Module):  # type: ignore[misc]
             layer = make_layer(node, self.constants, _ranks(self.graph.graph))
             inputs = tuple(node.input)
             if layer is not None:
-                if not is_layer(topology, index) and node.op_type in ("Conv", "Gemm", "MatMul"):
+                if index not in topology.layers and node.op_type in ("Conv", "Gemm", "MatMul"):
                     layer.module.requires_grad_(False)
                 layer.share(shared)
                 self.layers[_key(node.name, self.layers)] = layer.module

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.topology import Topology
-from boardwright.compiler.engine.protect import is_layer
 from boardwright.compiler.engine.training import losses
 from boardwright.compiler.engine.training.network import GraphNetwork
 from boardwright.compiler.engine.training.options import LOSSES, ObjectiveOptions
@@ -144,13 +143,7 @@ def from_teacher(
 def last_tensors(network: GraphNetwork) -> tuple[str, ...]:
     """Return the outputs of layers that no other layer follows: what the graph decodes into its answer."""
     topology = Topology(network.graph.graph)
-    layers = [index for index in range(len(topology.nodes)) if is_layer(topology, index)]
-    last = []
-    for index in layers:
-        behind = topology.walk([index], topology.consumers, lambda _: False)
-        if not any(is_layer(topology, node) for node in behind):
-            last.append(topology.nodes[index].output[0])
-    return tuple(last)
+    return tuple(topology.nodes[index].output[0] for index in topology.last_layers)
 
 
 def output_place(spec: OutputSpec, network: GraphNetwork) -> int:
