@@ -39,6 +39,8 @@ REQUEST_FILE = "request.json"
 RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress.jsonl"
 _PROGRESS_INTERVAL_SECONDS = 0.1
+_OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "bad allocation", "Failed to allocate memory")
+"""How PyTorch and ONNX Runtime say that an allocation was refused, in exceptions of their own."""
 _FILES_OPEN = (
     "This worker's kernel has no Landlock (Linux 5.13 or newer): the step saw all of its user's files. "
     "Run code that others wrote (a network's module) on such a worker only under a user of its own."
@@ -171,13 +173,11 @@ def perform(folder: Path) -> dict[str, Any]:
         return described
     except StepError as error:
         return _failure(error.reason, error.message, error.deterministic)
-    except MemoryError:
-        traceback.print_exc()
-        return _failure(
-            "OUT_OF_MEMORY", "the step ran out of memory; give it more memory or a smaller input.", True
-        )
     except Exception as error:
         traceback.print_exc()
+        if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+            told = "the step ran out of memory; use a smaller model, input size or batch."
+            return _failure("OUT_OF_MEMORY", told, True)
         number = error.errno if isinstance(error, OSError) else None
         if number == errno.EFBIG:
             told = "the step wrote a larger file than its worker allows; its input unpacks to too much."

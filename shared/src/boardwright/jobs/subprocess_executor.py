@@ -113,14 +113,14 @@ class _Watch:
             raise StepError(
                 "OUT_OF_MEMORY",
                 f"{self._execution.kind} used {resident >> 20} MiB, more than its limit of "
-                f"{requires.memory_bytes >> 20} MiB; raise the step's memory limit or use a smaller input.",
+                f"{requires.memory_bytes >> 20} MiB; use a smaller model, input size or batch.",
                 deterministic=True,
             )
         if time.monotonic() > self._deadline:
             raise StepError(
                 "TIME_LIMIT_EXCEEDED",
                 f"{self._execution.kind} ran longer than its limit of {requires.time_limit_seconds:g} s; "
-                "raise the step's time limit or use a smaller input.",
+                "give it less to do (fewer samples or epochs, a smaller model).",
                 deterministic=False,
             )
         if (folder / LOG_FILE).stat().st_size > _MAX_LOG_BYTES:

@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from boardwright.jobs import confinement
+from boardwright.jobs import confinement, step
 from boardwright.jobs.step import FileProgress, main, write_result
-from boardwright.jobs.step_api import InputFile, Requirements, StepError, StepKind, StepRequest, kind_of
+from boardwright.jobs.step_api import (
+    InputFile,
+    Requirements,
+    StepError,
+    StepKind,
+    StepRequest,
+    StepResult,
+    kind_of,
+)
 from boardwright.testing import sample_steps
 
 
@@ -44,6 +52,36 @@ def test_a_step_that_saw_all_files_says_so(
     assert main([str(tmp_path)]) == 0
     warnings = json.loads((tmp_path / "result.json").read_text())["warnings"]
     assert any("no Landlock" in warning for warning in warnings) is not closed
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"
+        ),
+        ValueError("Non-zero status code returned while running Conv node: std::bad_alloc"),
+    ],
+)
+def test_a_library_s_own_word_for_too_little_memory_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def hungry(request: StepRequest, progress: object) -> StepResult:
+        raise error
+
+    monkeypatch.setattr(step, "find_function", lambda kind: hungry)
+    request = {
+        "kind": "sample/hoard",
+        "parameters": {},
+        "inputs": {},
+        "seed": 0,
+        "outputs_dir": str(tmp_path),
+    }
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    failure = step.perform(tmp_path)["error"]
+    assert (failure["reason"], failure["deterministic"]) == ("OUT_OF_MEMORY", True)
+    assert "smaller" in failure["message"]
 
 
 def test_a_missing_input_is_named_with_those_there_are(tmp_path: Path) -> None:

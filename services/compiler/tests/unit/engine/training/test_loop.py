@@ -103,7 +103,7 @@ def test_steps_bound_the_epochs_and_the_rate_rises_and_falls():
 
 def test_divergence_names_step_rate_and_what_to_do():
     with pytest.raises(
-        EngineError, match=r"at step \d+ with the learning rate .* Set learning_rate to"
+        EngineError, match=r"at step \d+ with the learning rate .* Set learning_rate to 0.01, or"
     ) as caught:
         trained(TrainOptions(epochs=200, learning_rate=50.0, optimizer="sgd", gradient_clip=0))
     assert caught.value.reason == "TRAINING_DIVERGED"
@@ -189,7 +189,7 @@ def test_a_batch_in_parts_learns_what_the_whole_does():
     assert record.part_samples == 3
     assert "computed 3 samples at a time" in record.notes[0]
     torch.testing.assert_close(parts.layer.weight, whole.layer.weight)
-    with pytest.raises(EngineError, match="Give the step more memory") as caught:
+    with pytest.raises(EngineError, match="Use a smaller network or input size") as caught:
         part_size(network, batch, error, 4 * 4 * 5)
     assert caught.value.reason == "MEMORY_TOO_SMALL"
 

@@ -7,6 +7,8 @@ import math
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.training.options import TrainOptions
 
+_USUAL_RATE = 0.01
+"""No advice is above it: one tenth of a rate of a million would diverge as well."""
 _WATCHED = 10
 """Steps whose losses are averaged before they are compared with the least of the first ones."""
 
@@ -44,8 +46,9 @@ class Watch:
 
 
 def _diverged(what: str, step: int, rate: float) -> EngineError:
+    lower = min(rate / 10, _USUAL_RATE)
     return EngineError(
         "TRAINING_DIVERGED",
         f"Training diverged at step {step} with the learning rate {rate:.3g}: {what}. Set learning_rate to "
-        f"{rate / 10:.1g}, or a lower gradient_clip, and check the labels and the input spec's scaling.",
+        f"{lower:.1g}, or a lower gradient_clip, and check the labels and the input spec's scaling.",
     )

@@ -51,6 +51,6 @@ def part_size(network: torch.nn.Module, batch: Batch, objective: Objective, memo
         raise EngineError(
             "MEMORY_TOO_SMALL",
             f"Training one sample takes about {(each + 4 * weights) >> 20} MiB, and "
-            f"{memory_bytes >> 20} MiB are allowed. Give the step more memory, or a smaller input size.",
+            f"{memory_bytes >> 20} MiB are allowed. Use a smaller network or input size.",
         )
     return min(len(batch), max(1, left // max(1, each)))
