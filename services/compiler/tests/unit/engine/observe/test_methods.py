@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from boardwright.compiler.engine.observe import METHODS, CalibrationRecord, TensorRange, TensorStatistics
 from boardwright.compiler.engine.observe.histogram import FloatHistogram
 from boardwright.compiler.engine.observe.methods import choose_range
+from boardwright.compiler.engine.observe.record import ChannelStatistics
 from boardwright.compiler.engine.scheme import PROFILES
 
 RNG = np.random.default_rng(3)
@@ -133,3 +136,19 @@ def test_one_record_serves_all_methods_and_schemes():
     assert symmetric.magnitude < record.ranges["x"].magnitude
     low = record.ranges_for("percentile", percentile=90.0)["x"]
     assert low.high < chosen["percentile"].ranges["x"].high
+
+
+def test_mse_weighs_the_extremes_that_a_sample_does_not_show():
+    """A hundred values of 40 among a million small ones, of which a thousand were counted."""
+    counted = statistics(RNG.normal(size=1000))
+    channels = ChannelStatistics(1, (-4.0,) * 100, (40.0,) * 100)
+    sampled = replace(counted, low=-4.0, high=40.0, channels=channels, values=1_000_000)
+    unknown = choose_range(replace(sampled, values=0), "mse")
+    assert unknown.high < 5
+    found = choose_range(sampled, "mse")
+    assert 5 < found.high <= 40
+    every = np.concatenate([RNG.normal(size=1_000_000), np.full(100, 40.0)])
+    assert rounding_error(every, found.low, found.high) < 0.3 * rounding_error(
+        every, unknown.low, unknown.high
+    )
+    assert choose_range(sampled, "percentile") == choose_range(replace(sampled, values=0), "percentile")

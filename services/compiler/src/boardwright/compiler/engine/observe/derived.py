@@ -110,7 +110,7 @@ def _follow(
     if elementwise and found.channels is not None:
         channels = _channels(found.channels, points, values)
     return TensorStatistics(
-        float(np.min(values)), float(np.max(values)), histogram, "derived", (root,), channels
+        float(np.min(values)), float(np.max(values)), histogram, "derived", (root,), channels, found.values
     )
 
 

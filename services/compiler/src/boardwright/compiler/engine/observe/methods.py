@@ -10,6 +10,9 @@
 
 Zero itself is represented exactly by every scheme, so that values of exactly zero cost nothing in ``mse`` and
 are left out of ``entropy``, which would otherwise see little else behind a Relu.
+
+Of a sampled histogram only ``mse`` is given the exact extremes beside it. A percentile cuts them off whatever
+they are, and entropy did not choose better with them.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ def choose_range(
     if not values.any():
         return whole
     if method == "mse":
+        values, weights = _with_extremes(statistics, values, weights)
         if symmetric:
             return _mse_symmetric(values, weights, whole, power_of_two)
         return _mse(values, weights, whole)
@@ -71,6 +75,26 @@ def _distribution(statistics: TensorStatistics) -> tuple[Array, Array]:
     values, counts = statistics.histogram.ordered()
     values = np.clip(values, statistics.low, statistics.high)
     return values, counts.astype(np.float64)
+
+
+def _with_extremes(statistics: TensorStatistics, values: Array, weights: Array) -> tuple[Array, Array]:
+    """Put the extremes, which are exact, among sampled ``values``, each with the weight of one value.
+
+    What a sample does not show costs nothing to cut off, yet a detector's surest objects are just these:
+    YOLOv5n's mse ranges of 24 images gave 31.8 mAP without them and 32.5 with them (64 images).
+    """
+    import numpy as np
+
+    total = float(weights.sum())
+    if statistics.values <= total:
+        return values, weights
+    extremes = np.array([statistics.low, statistics.high])
+    if statistics.channels is not None:
+        extremes = np.concatenate([statistics.channels.low, statistics.channels.high])
+    values = np.concatenate([values, extremes])
+    weights = np.concatenate([weights, np.full(extremes.size, total / statistics.values)])
+    order = np.argsort(values, kind="stable")
+    return values[order], weights[order]
 
 
 def _percentile(values: Array, weights: Array, whole: TensorRange, share: float) -> TensorRange:

@@ -174,6 +174,7 @@ class Watch:
                 float(view.per_channel(high).max()),
                 self._histograms.get(name, FloatHistogram.empty()),
                 channels=view.channel_statistics(low, high),
+                values=self.samples * view.batch * view.channels * view.positions,
             )
         for name in self._setup.plan.measured:
             if name not in known:  # of unknown shape, or empty
