@@ -78,7 +78,7 @@ class SqlRepository:
         def read(tx: Transaction) -> tuple[list[Dataset], str]:
             size = paging.page_size(page.size)
             scope = ("datasets", project, page.filter)
-            after = paging.decode(page.token, *scope)
+            after = paging.decode(page.token, *scope, kinds=(str,))
             condition = filters.to_condition(page.filter, _DATASET_FIELDS, tx.dialect)
             found = tx.all(
                 "SELECT * FROM datasets WHERE project = :project AND dataset > :after"
