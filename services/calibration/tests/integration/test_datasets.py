@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from boardwright.calibration.domain.dataset import DatasetKey, State, VersionKey
-from boardwright.calibration.ports import Caller, Page, RequestId
+from boardwright.calibration.ports import Caller, RequestId
 from boardwright.database import Transaction, outbox
+from boardwright.database.listing import Page
 from boardwright.rpc.errors import BoardwrightError
 from boardwright.samples import Box
 

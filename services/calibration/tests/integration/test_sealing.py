@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from boardwright.calibration.domain.dataset import DatasetKey, State
-from boardwright.calibration.ports import Caller, Page
+from boardwright.calibration.ports import Caller
+from boardwright.database.listing import Page
 from boardwright.rpc.errors import BoardwrightError, FailedPrecondition
 from boardwright.samples import Box, DatasetManifest, DatasetReader
 

@@ -17,6 +17,7 @@ from boardwright.calibration.domain.dataset import (
     VersionKey,
 )
 from boardwright.calibration.domain.statistics import ImageFigures, Statistics
+from boardwright.database.listing import Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +55,6 @@ class NumberedSample:
 
     sequence: int
     sample: Sample
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What a list asks for: `size` items after `token` that meet `filter`."""
-
-    size: int = 0
-    token: str = ""
-    filter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from boardwright.calibration.domain.dataset import (
     VersionKey,
     classes_problem,
 )
-from boardwright.calibration.ports import AuditEvent, Blobs, Caller, Page, Repository, RequestId
+from boardwright.calibration.ports import AuditEvent, Blobs, Caller, Repository, RequestId
+from boardwright.database.listing import Page
 from boardwright.rpc.errors import InvalidArgument
 
 MAX_SAMPLES_PER_CALL = 2000

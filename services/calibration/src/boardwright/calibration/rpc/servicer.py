@@ -9,11 +9,12 @@ from boardwright.api.calibration.v1 import calibration_pb2 as pb
 from boardwright.api.calibration.v1 import calibration_pb2_grpc as pb_grpc
 from boardwright.calibration import names
 from boardwright.calibration.domain.dataset import DatasetKey
-from boardwright.calibration.ports import Caller, Page, RequestId
+from boardwright.calibration.ports import Caller, RequestId
 from boardwright.calibration.rpc import convert
 from boardwright.calibration.sealing import Sealer
 from boardwright.calibration.service import CalibrationService
 from boardwright.database import requests
+from boardwright.database.listing import Page
 from boardwright.rpc.auth import current_principal
 from boardwright.rpc.names import check_id
 

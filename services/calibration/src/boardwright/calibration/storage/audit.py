@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from boardwright.calibration.ports import AuditEvent, Caller, Page
-from boardwright.database import Transaction, filters, paging
+from boardwright.calibration.ports import AuditEvent, Caller
+from boardwright.database import Row, Transaction, filters
+from boardwright.database.listing import Listing, Page
 
-_FIELDS = {
-    "actor": filters.Field("actor"),
-    "method": filters.Field("method"),
-    "resource": filters.Field("resource"),
-    "create_time": filters.Field("create_us", "time"),
-}
+_AUDIT = Listing(
+    "audit_events",
+    "id",
+    {
+        "actor": filters.Field("actor"),
+        "method": filters.Field("method"),
+        "resource": filters.Field("resource"),
+        "create_time": filters.Field("create_us", "time"),
+    },
+)
 
 
 def record(tx: Transaction, project: str, caller: Caller, resource: str, now_us: int) -> None:
@@ -29,20 +34,10 @@ def record(tx: Transaction, project: str, caller: Caller, resource: str, now_us:
 
 def page_of(tx: Transaction, project: str, page: Page) -> tuple[list[AuditEvent], str]:
     """A page, newest first."""
-    size = paging.page_size(page.size)
-    scope = ("audit", project, page.filter)
-    after = paging.decode(page.token, *scope)
-    condition = filters.to_condition(page.filter, _FIELDS, tx.dialect)
-    rows = tx.all(
-        "SELECT id, actor, service, method, resource, create_us FROM audit_events"
-        f" WHERE project = :project AND id < :after AND {condition.sql} ORDER BY id DESC LIMIT :limit",
-        project=project,
-        after=after[0] if after else 2**62,
-        limit=size + 1,
-        **condition.parameters,
+    return _AUDIT.read(tx, page, _to_event, {"project": project})
+
+
+def _to_event(row: Row) -> AuditEvent:
+    return AuditEvent(
+        row["id"], row["actor"], row["service"], row["method"], row["resource"], row["create_us"]
     )
-    events = [
-        AuditEvent(r["id"], r["actor"], r["service"], r["method"], r["resource"], r["create_us"])
-        for r in rows
-    ]
-    return paging.cut(events, size, lambda event: [event.id], *scope)

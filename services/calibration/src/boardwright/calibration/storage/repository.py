@@ -22,16 +22,21 @@ from boardwright.calibration.ports import (
     Inspected,
     InspectedBatch,
     NumberedSample,
-    Page,
     RequestId,
 )
 from boardwright.calibration.storage import audit, rows, samples
 from boardwright.database import Database, Row, Transaction, filters, paging, requests
+from boardwright.database.listing import Listing, Page
 from boardwright.database.outbox import Outbox
 
 T = TypeVar("T")
 
-_DATASET_FIELDS = {"task": filters.Field("task"), "create_time": filters.Field("create_us", "time")}
+_DATASETS = Listing(
+    "datasets",
+    "dataset",
+    {"task": filters.Field("task"), "create_time": filters.Field("create_us", "time")},
+    descending=False,
+)
 _VERSION_FIELDS = {"state": filters.Field("v.state"), "create_time": filters.Field("v.create_us", "time")}
 _VERSIONS = (
     "SELECT v.*, d.task FROM versions v"
@@ -75,23 +80,9 @@ class SqlRepository:
         return await self._database.read(lambda tx: _dataset(tx, key))
 
     async def datasets(self, project: str, page: Page) -> tuple[list[Dataset], str]:
-        def read(tx: Transaction) -> tuple[list[Dataset], str]:
-            size = paging.page_size(page.size)
-            scope = ("datasets", project, page.filter)
-            after = paging.decode(page.token, *scope, kinds=(str,))
-            condition = filters.to_condition(page.filter, _DATASET_FIELDS, tx.dialect)
-            found = tx.all(
-                "SELECT * FROM datasets WHERE project = :project AND dataset > :after"
-                f" AND {condition.sql} ORDER BY dataset LIMIT :limit",
-                project=project,
-                after=after[0] if after else "",
-                limit=size + 1,
-                **condition.parameters,
-            )
-            listed = [rows.dataset(row) for row in found]
-            return paging.cut(listed, size, lambda dataset: [dataset.key.dataset], *scope)
-
-        return await self._database.read(read)
+        return await self._database.read(
+            lambda tx: _DATASETS.read(tx, page, rows.dataset, {"project": project})
+        )
 
     async def create_version(
         self, key: DatasetKey, classes: tuple[str, ...], caller: Caller, request: RequestId, now_us: int

@@ -12,9 +12,10 @@ from typing import Any
 from boardwright.calibration import errors
 from boardwright.calibration.domain.dataset import DatasetVersion, Invalid, Sample, State
 from boardwright.calibration.domain.statistics import Statistics
-from boardwright.calibration.ports import Inspected, InspectedBatch, NumberedSample, Page
+from boardwright.calibration.ports import Inspected, InspectedBatch, NumberedSample
 from boardwright.calibration.storage import rows
 from boardwright.database import Row, Transaction, filters, paging
+from boardwright.database.listing import Page
 
 _LOOK_UP = 100
 _FIELDS = {"class_id": filters.Field("class_id", "number")}
