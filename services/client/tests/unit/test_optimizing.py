@@ -20,7 +20,13 @@ from boardwright.client.jobs import JobFailed, Jobs
 from boardwright.client.optimizing import Optimizer, made_by, plan_candidates, wished_toolchains
 from boardwright.client.progress import silent
 from boardwright.content.oci import ENGINE_MEDIA_TYPE, WEIGHTS_MEDIA_TYPE
-from boardwright.rpc.errors import FailedPrecondition, InvalidArgument, NotFound
+from boardwright.rpc.errors import (
+    BoardwrightError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 from boardwright.selection import Constraints
 
 VERSION = "projects/p/models/digits/versions/3"
@@ -210,7 +216,7 @@ class _Client:
     def compile(self, version: str, recipe: str, **options: Any) -> jobs_pb2.Job:
         self.compiled.append(options.get("validate_only", False))
         if not options.get("validate_only"):
-            raise NotFound("DATASET_NOT_FOUND", "nothing runs in this test")
+            raise Unavailable("SERVICE_AWAY", "nothing runs in this test")
         step = jobs_pb2.Step(step="quantize-int8", cache_key=self._planned_key)
         return jobs_pb2.Job(steps=[step])
 
@@ -235,7 +241,7 @@ def test_a_step_that_crashed_before_is_not_run_again() -> None:
 @pytest.mark.parametrize(("key", "retry"), [("k2", False), ("k1", True)])
 def test_another_step_or_retry_runs(key: str, retry: bool) -> None:
     client = _Client(key)
-    with pytest.raises(NotFound):
+    with pytest.raises(Unavailable):
         optimizer(client, retry=retry).run(PLANS, [Constraints(max_drop_points=1)])
     assert client.compiled[-1] is False
 
@@ -291,21 +297,33 @@ def test_a_candidate_that_takes_too_long_is_cancelled() -> None:
 
 
 class _Refusing(_Client):
+    def __init__(self, refusal: BoardwrightError) -> None:
+        super().__init__("k2")
+        self._refusal = refusal
+
     def list(self, **_: Any) -> Iterator[jobs_pb2.Job]:
         yield from ()
 
     def compile(self, version: str, recipe: str, **options: Any) -> jobs_pb2.Job:
-        raise FailedPrecondition("DATASET_MISSING", f"the recipe {recipe}, line 3: distill needs a dataset")
+        raise self._refusal
 
 
-def test_a_recipe_that_is_refused_is_its_own_failure_and_not_the_searchs_end() -> None:
-    failure = optimizer(_Refusing("k2")).run(PLANS, [Constraints(max_drop_points=1)]).attempts[0].failure
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        FailedPrecondition("DATASET_MISSING", "the recipe default, line 3: distill needs a dataset"),
+        NotFound("VERSION_NOT_FOUND", "there is no version resnet@7"),
+    ],
+)
+def test_a_recipe_that_is_refused_is_its_own_failure_and_not_the_searchs_end(
+    refusal: BoardwrightError,
+) -> None:
+    failure = optimizer(_Refusing(refusal)).run(PLANS, [Constraints(max_drop_points=1)]).attempts[0].failure
     assert failure is not None
-    assert (failure.step, failure.reason) == ("recipe", "DATASET_MISSING")
-    assert failure.message.startswith("the recipe default, ")
+    assert (failure.step, failure.reason, failure.message) == ("recipe", refusal.reason, refusal.message)
     baseline = plan_candidates([SHIPPED[0]], [], ["evaluation"])
-    with pytest.raises(FailedPrecondition, match="the recipe baseline"):
-        optimizer(_Refusing("k2")).run(baseline, [Constraints(max_drop_points=1)])
+    with pytest.raises(type(refusal)):
+        optimizer(_Refusing(refusal)).run(baseline, [Constraints(max_drop_points=1)])
 
 
 class _Stub:

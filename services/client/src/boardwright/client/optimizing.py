@@ -203,7 +203,8 @@ class Optimizer:
                 retry_failed=self._retry,
             )
         except BoardwrightError as error:
-            if candidate.is_baseline or error.code not in _REFUSALS:
+            # What is not found is the recipe's own, a teacher: version and datasets served the baseline.
+            if candidate.is_baseline or error.code not in (*_REFUSALS, "NOT_FOUND"):
                 raise
             return Attempt(candidate, failure=Failure("recipe", error.reason, error.message))
         with self._bounded(job, candidate) as time_is_up:
