@@ -60,7 +60,7 @@ def _checkpoint_training_environment() -> Mapping[str, str]:
 
 IMPORT = StepKind(
     "compile/import",
-    version="4",
+    version="5",
     determinism=Determinism.PURE,
     defaults={
         "format": None,
@@ -91,7 +91,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="10",
+    version="11",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -107,7 +107,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="7",
+    version="8",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -128,7 +128,7 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="7",
+    version="8",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -278,7 +278,7 @@ _TRAINING: Mapping[str, Any] = {
 }
 TRAIN_QUANTIZED = StepKind(
     "compile/train-quantized",
-    version="6",
+    version="7",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",

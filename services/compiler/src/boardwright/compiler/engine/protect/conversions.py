@@ -2,7 +2,8 @@
 
 Each tensor that an integer kernel makes and a float kernel reads needs a Dequantize, and the other way round
 a Quantize. A pocket is an operator between others that run in floating point anyway: on integers it would
-only add conversions.
+only add conversions. Where a sum costs as many either way, floats are more exact: what a transformer adds up
+from block to block would be rounded at each of them, for norms that read it in floating point.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterable
 from boardwright.compiler.engine.graph.topology import Topology, describe
 from boardwright.compiler.engine.protect.exclusion import Exclusion
 from boardwright.compiler.engine.protect.structure import FUSED_ACTIVATIONS, Subject
+
+_SUMS = frozenset({"Add", "Sub", "Sum"})
 
 
 def integer_nodes(subject: Subject, excluded: Iterable[int] = ()) -> set[int]:
@@ -35,7 +38,10 @@ def conversions_caused(subject: Subject, nodes: set[int], others: set[int]) -> i
 
 
 def find_pockets(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[int]]]:
-    """Return the nodes without which, on integers, there are fewer conversions. None of them is a layer."""
+    """Return the nodes without which, on integers, there are fewer conversions, and sums that cost none.
+
+    None of them is a layer.
+    """
     integers = integer_nodes(subject, taken)
     movable = integers - subject.layers
     pockets: set[int] = set()
@@ -51,15 +57,35 @@ def find_pockets(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set
             break
         pockets |= best
         integers = integers - best
+    sums = _free_sums(subject, integers, movable - pockets)
     pockets = {index for index in pockets if subject.nodes[index].op_type not in FUSED_ACTIVATIONS}
-    if not pockets:
-        return []
-    example = describe(subject.nodes[min(pockets)])
-    reason = (
-        f"{len(pockets)} nodes ({example}…) lie between operators that {subject.scheme.label} has no integer "
-        "kernels for: on integers they would only add conversions and rounding."
-    )
-    return [(Exclusion("pocket", subject.names(pockets), reason), pockets)]
+    found = []
+    if pockets:
+        example = describe(subject.nodes[min(pockets)])
+        reason = (
+            f"{len(pockets)} nodes ({example}…) lie between operators that {subject.scheme.label} has no "
+            "integer kernels for: on integers they would only add conversions and rounding."
+        )
+        found.append((Exclusion("pocket", subject.names(pockets), reason), pockets))
+    if sums:
+        reason = (
+            f"{len(sums)} sums ({describe(subject.nodes[min(sums)])}…) are read in floating point: there "
+            "they cost no more conversions than on integers, and are not rounded from block to block."
+        )
+        found.append((Exclusion("pocket", subject.names(sums), reason), sums))
+    return found
+
+
+def _free_sums(subject: Subject, integers: set[int], movable: set[int]) -> set[int]:
+    """Return chains of sums that float operators read, and that cost no conversion in floating point."""
+    topology = subject.topology
+    found: set[int] = set()
+    for group in _connected(topology, {index for index in movable if subject.nodes[index].op_type in _SUMS}):
+        read = {reader for index in group for reader in topology.consumers(index)}
+        if read - integers and _saved(subject, integers, group) >= 0:
+            found |= group
+            integers = integers - group
+    return found
 
 
 def _saved(subject: Subject, integers: set[int], group: set[int]) -> int:
