@@ -110,6 +110,17 @@ def test_ultralytics_heads_of_other_tasks_are_not_read_as_detections(task):
     assert caught.value.reason == "TASK_UNSUPPORTED"
 
 
+def test_boxes_that_the_graph_suppresses_itself_are_an_end_to_end_head():
+    """Ultralytics' export(nms=True): rows of corners, score and class, whatever the head was before."""
+    written = {"author": "Ultralytics", "names": "{0: 'a', 1: 'b', 2: 'c'}", "task": "detect"}
+    metadata = read_yolo_metadata({**written, "args": "{'nms': True, 'batch': 1}"})
+    found = settle_output_spec(None, ending_in("Identity", [1, 300, 6]), metadata)
+    assert (found.head, found.num_classes, found.box_format) == ("yolo-end2end", 3, "xyxy")
+    with pytest.raises(SpecMismatch) as caught:  # one class by its width, three by its labels
+        settle_output_spec(None, ending_in("Identity", [1, 300, 6]), read_yolo_metadata(written))
+    assert caught.value.reason == "OUTPUT_SPEC_NEEDED"
+
+
 def with_outputs(model: onnx.ModelProto, **outputs: tuple[int, list[int]]) -> onnx.ModelProto:
     for name, (element, shape) in outputs.items():
         model.graph.output.append(helper.make_tensor_value_info(name, element, shape))

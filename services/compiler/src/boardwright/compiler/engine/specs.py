@@ -54,8 +54,16 @@ def read_yolo_metadata(metadata: Mapping[str, str]) -> YoloMetadata | None:
         labels = tuple(str(names[index]) for index in sorted(names))
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
         return None
-    end_to_end = metadata.get("end2end", "").lower() == "true"
+    end_to_end = metadata.get("end2end", "").lower() == "true" or _suppresses(metadata.get("args", ""))
     return YoloMetadata(metadata.get("task", ""), labels, end_to_end, metadata.get("head", ""))
+
+
+def _suppresses(arguments: str) -> bool:
+    """Whether the graph suppresses overlaps itself (``export(nms=True)``), as end-to-end heads need not."""
+    try:
+        return bool(ast.literal_eval(arguments).get("nms"))
+    except (ValueError, SyntaxError, TypeError, AttributeError, RecursionError, MemoryError):
+        return False
 
 
 def settle_input_spec(
@@ -72,7 +80,7 @@ def settle_input_spec(
     """
     inputs = graph_inputs(model)
     _check_one_image(inputs)
-    if declared is None and metadata is not None and metadata.task in _YOLO_TASKS:
+    if declared is None and metadata is not None and metadata.task:
         queries = _is_set_of_queries(metadata, next(iter(graph_outputs(model).values()))[0])
         declared = yolo_input_spec(metadata.task, _image_size(inputs), queries=queries)
     if declared is None:
@@ -233,6 +241,8 @@ def _detection(
         head, classes = "yolov8", rows - 4
     else:
         return None
+    if labels and len(labels) != classes:
+        return None  # something else lies beside the scores, or in their place
     return OutputSpec(
         task="detection",
         head=head,  # type: ignore[arg-type]
