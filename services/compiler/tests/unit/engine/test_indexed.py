@@ -4,10 +4,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import qdq_quantizer
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from boardwright.compiler.engine import quantize as quantizing
 from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.indexed import indexed_model
 from boardwright.compiler.engine.observe import observe
 from boardwright.compiler.engine.scheme import PROFILES
 
@@ -58,3 +60,13 @@ def test_the_graph_is_the_same(monkeypatch, branched, noise, profile, kept):
     theirs = quantizing.insert_quantization(branched, record, PROFILES[profile], kept)
 
     assert ours.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
+
+
+def test_a_tensor_is_found_by_its_first_name_in_either_kind_of_list(branched):
+    indexed_model(branched)  # the runtime's quantizers ask the list from now on
+    tensors = [numpy_helper.from_array(np.full(1, value, np.float32), "same") for value in (1, 2)]
+    named = indexed_model(helper.make_model(helper.make_graph([], "two", [], [], tensors))).initializer()
+
+    for known in (named, tensors):
+        assert numpy_helper.to_array(qdq_quantizer.find_by_name("same", known))[0] == 1
+        assert qdq_quantizer.find_by_name("other", known) is None

@@ -2,11 +2,13 @@
 
 Its ``ONNXModel`` (1.31) walks all nodes for each tensor that gets a Quantize, and all initializers for each
 scale: 2500 nodes took two CPU-minutes per graph that was quantized, and the cost grew with the square of the
-nodes. What ``indexed_model`` makes of it gives the same graph, byte by byte.
+nodes. What ``indexed_model`` makes of it gives the same graph, byte by byte. Its quantizers also look tensors
+up by a function, ``find_by_name``, over a list; that function learns to ask a list that knows its names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +27,34 @@ def indexed_model(model: onnx.ModelProto) -> Any:
     return _indexed_class()(model)
 
 
+class _Named(list["onnx.TensorProto"]):
+    """Tensors in order, the first of a name found at once."""
+
+    def __init__(self, tensors: Iterable[onnx.TensorProto]) -> None:
+        super().__init__(tensors)
+        self.by_name: dict[str, onnx.TensorProto] = {}
+        for tensor in self:
+            self.by_name.setdefault(tensor.name, tensor)
+
+    def append(self, tensor: onnx.TensorProto) -> None:
+        super().append(tensor)
+        self.by_name.setdefault(tensor.name, tensor)
+
+
+def _find_by_name(name: str, items: Any) -> Any:
+    """As ``onnxruntime.quantization.quant_utils.find_by_name``, whose walk it saves where it can."""
+    if isinstance(items, _Named):
+        return items.by_name.get(name)
+    return next((item for item in items if item.name == name), None)
+
+
 @cache
 def _indexed_class() -> Any:
+    from onnxruntime.quantization import base_quantizer, onnx_quantizer, qdq_quantizer
     from onnxruntime.quantization.onnx_model import ONNXModel
+
+    for module in (base_quantizer, onnx_quantizer, qdq_quantizer):
+        module.find_by_name = _find_by_name
 
     class IndexedModel(ONNXModel):  # type: ignore[misc]  # the runtime has no types
         """Overrides what looks for readers, makers and initializers, and what changes them."""
@@ -37,8 +64,7 @@ def _indexed_class() -> Any:
             self._index_all()
 
         def _index_all(self) -> None:
-            self._initializers = list(self.model.graph.initializer)
-            self._stored = {tensor.name: tensor for tensor in self._initializers}
+            self._stored = _Named(self.model.graph.initializer)
             self._readers: dict[str, list[onnx.NodeProto]] = {}
             self._makers: dict[str, onnx.NodeProto] = {}
             for node in self.model.graph.node:
@@ -51,24 +77,23 @@ def _indexed_class() -> Any:
             self._makers |= dict.fromkeys(node.output, node)
 
         def initializer(self) -> list[onnx.TensorProto]:
-            return self._initializers
+            return self._stored
 
         def get_initializer(self, name: str) -> onnx.TensorProto | None:
-            return self._stored.get(name)
+            return self._stored.by_name.get(name)
 
         def get_initializer_name_set(self) -> set[str]:
-            return set(self._stored)
+            return set(self._stored.by_name)
 
         def add_initializer(self, tensor: onnx.TensorProto) -> None:
-            if tensor.name not in self._stored:
+            if tensor.name not in self._stored.by_name:
                 self.initializer_extend([tensor])
 
         def initializer_extend(self, inits: list[onnx.TensorProto]) -> None:
             stored = self.model.graph.initializer
             for tensor in inits:
                 stored.append(tensor)
-                self._initializers.append(stored[-1])
-                self._stored.setdefault(tensor.name, stored[-1])
+                self._stored.append(stored[-1])
 
         def add_node(self, node: onnx.NodeProto) -> None:
             self.model.graph.node.append(self._check_node(node))
