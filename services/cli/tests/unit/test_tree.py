@@ -10,7 +10,7 @@ def test_a_tree_names_roles_and_shows_nothing_twice() -> None:
     graph = Lineage(
         nodes=[
             Lineage.Node(id="projects/p/models/m/versions/1", kind="versions"),
-            Lineage.Node(id=A, kind="blob"),
+            Lineage.Node(id=A, kind="blob", title="a" * 12),
             Lineage.Node(id=B, kind="step", title="compile/quantize"),
             Lineage.Node(id=C, kind="blob"),
         ],

@@ -59,5 +59,6 @@ def _title(identifier: str, kind: str, title: str) -> str:
 
     if identifier.startswith("sha256:"):
         identifier = identifier[: len("sha256:") + _SHORT_DIGITS]
-        return f"{title} {identifier}" if title else f"{kind} {identifier}".strip()
+        named = kind if identifier.startswith(f"sha256:{title}") else title  # a blob's title is its digest
+        return f"{named} {identifier}".strip()
     return shorten(identifier) + (f" ({kind.removesuffix('s')})" if kind else "")
