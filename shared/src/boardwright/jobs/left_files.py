@@ -7,11 +7,14 @@ FIFO's other end, or believes a value.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
+import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -20,6 +23,9 @@ from boardwright.jobs.step_api import OutputFile, StepError
 
 _MAX_RESULT_BYTES = 8 << 20
 _MAX_MESSAGE_LETTERS = 10_000
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEEPEST = 100
+"""Levels of folders that are open at once while one is removed."""
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
 
@@ -109,6 +115,47 @@ def claim_outputs(
             raise _output_missing(name)
         outputs[name] = OutputFile(claimed / path, media_type)
     return outputs
+
+
+def remove_left(folder: Path) -> None:
+    """Remove a folder that a step wrote in, however deep it is and whatever its modes; what resists stays.
+
+    What lies deeper than a bound is lifted to the top and removed from there: neither the stack, nor open
+    files, nor the length of a path bound the depth, as they bound that of `shutil.rmtree`.
+    """
+    names = (f"{secrets.token_hex(8)}-{number}" for number in itertools.count())
+    with contextlib.suppress(OSError):
+        folder.chmod(stat.S_IRWXU)
+        waiting = [folder]
+        while waiting:
+            path = waiting.pop()
+            with contextlib.suppress(OSError):
+                waiting += _emptied(os.open(path, _FOLDER), folder, names, _DEEPEST)
+                if path != folder:
+                    path.rmdir()
+        folder.rmdir()
+
+
+def _emptied(opened: int, top: Path, names: Iterator[str], levels: int) -> list[Path]:
+    """Empty an open folder and close it; returns what lay ``levels`` below it, lifted to ``top``."""
+    lifted = []
+    try:
+        for entry in list(os.scandir(opened)):
+            with contextlib.suppress(OSError):
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=opened)
+                    continue
+                os.chmod(entry.name, stat.S_IRWXU, dir_fd=opened)
+                if levels:
+                    lifted += _emptied(os.open(entry.name, _FOLDER, dir_fd=opened), top, names, levels - 1)
+                    os.rmdir(entry.name, dir_fd=opened)
+                else:
+                    name = top / next(names)
+                    os.rename(entry.name, name, src_dir_fd=opened)
+                    lifted.append(name)
+    finally:
+        os.close(opened)
+    return lifted
 
 
 def _succeeded(document: Mapping[str, Any]) -> LeftResult:

@@ -83,3 +83,26 @@ def test_links_and_folders_are_not_kept(tmp_path: Path) -> None:
             run(states, key, plant, STOPPED)
     assert not list((tmp_path / "states").iterdir())
     assert secret.exists()
+
+
+def test_folders_in_folders_stop_no_worker(tmp_path: Path) -> None:
+    """Deeper than Python's stack."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "file").touch()
+
+    def dig(file: Path) -> None:
+        opened = os.open(file.parent, os.O_RDONLY)
+        for number in range(1100):
+            os.mkdir("d", dir_fd=opened)
+            inner = os.open("d", os.O_RDONLY, dir_fd=opened)
+            os.close(opened)
+            opened = inner
+            if number == 1050:
+                os.symlink(tmp_path / "secret", "link", dir_fd=opened)
+                os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=opened))
+        os.close(opened)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(StepStates(tmp_path / "states"), "a", dig, STOPPED)
+    assert not list((tmp_path / "states").iterdir())
+    assert (tmp_path / "secret" / "file").exists()

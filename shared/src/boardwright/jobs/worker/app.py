@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from boardwright.api.jobs.v1 import jobs_pb2 as pb
 from boardwright.api.jobs.v1 import jobs_pb2_grpc
 from boardwright.jobs.executor import Executor
+from boardwright.jobs.left_files import remove_left
 from boardwright.jobs.worker.abandoned import read_lease_records, report_abandoned
 from boardwright.jobs.worker.input_cache import InputCache
 from boardwright.jobs.worker.leased_step import LeasedStep
@@ -40,7 +40,7 @@ async def run_worker(settings: WorkerSettings, executor: Executor, transfer: Blo
     steps = settings.folder / "steps"
     # What lies here was left by a killed worker of this folder.
     abandoned = read_lease_records(steps)
-    shutil.rmtree(steps, ignore_errors=True)
+    remove_left(steps)
     steps.mkdir(parents=True)
     cache = InputCache(settings.folder / "inputs", settings.cache_bytes)
     states = StepStates(settings.folder / "states")

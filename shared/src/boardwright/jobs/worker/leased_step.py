@@ -12,7 +12,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from boardwright.content import ContentError, DigestMismatch
 from boardwright.jobs.domain.blobs import Blob
 from boardwright.jobs.domain.statement import MEDIA_TYPE, step_statement
 from boardwright.jobs.executor import LOG_FILE, Execution, ExecutionResult, Executor, ProgressReport
-from boardwright.jobs.left_files import open_plain
+from boardwright.jobs.left_files import open_plain, remove_left
 from boardwright.jobs.rpc import convert
 from boardwright.jobs.step_api import InputFile, StepError
 from boardwright.jobs.worker.abandoned import write_lease_record
@@ -92,10 +91,13 @@ class LeasedStep:
         lease = self._lease
         try:
             write_lease_record(self._folder, self._endpoint, lease)
-            with span(f"step {lease.kind}", traceparent=lease.traceparent, job=lease.job, step=lease.step):
-                with self._states.use(self._project, lease.cache_key) as state_dir:
-                    result = await self._while_beating(self._work(time.time_ns() // 1000, state_dir))
-                await self._report(self._leases.CompleteStep, result)
+            with (
+                span(f"step {lease.kind}", traceparent=lease.traceparent, job=lease.job, step=lease.step),
+                self._states.use(self._project, lease.cache_key) as state_dir,
+            ):
+                result = await self._while_beating(self._work(time.time_ns() // 1000, state_dir))
+                if not await self._report(self._leases.CompleteStep, result):
+                    raise LeaseLost("nobody took its result")  # its state stays for the next attempt
         except StepError as error:
             await self._fail(error)
         except LeaseLost as error:
@@ -106,7 +108,7 @@ class LeasedStep:
             await self._return()
             raise
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_left(self._folder)
 
     async def _work(self, started_us: int, state_dir: Path | None) -> pb.CompleteStepRequest:
         lease = self._lease
@@ -225,8 +227,12 @@ class LeasedStep:
         self._ends_at = self._lease_end()
 
     def _lease_end(self) -> float:
-        """Return when a lease renewed now ends, by this machine's clock."""
-        return time.monotonic() + convert.from_duration(self._lease.duration)
+        """Return when a lease renewed now ends, by this machine's clock.
+
+        A service of an older version does not tell how long a lease lasts: it gave three intervals.
+        """
+        told_seconds = convert.from_duration(self._lease.duration)
+        return time.monotonic() + (told_seconds or 3 * self._interval_seconds)
 
     def _new_log(self, *, everything: bool = False) -> str:
         """Return log text not yet sent: the next piece, or (``everything``) the end of the rest."""
@@ -259,17 +265,20 @@ class LeasedStep:
             ),
         )
 
-    async def _report(self, call: Callable[..., Awaitable[object]], request: object) -> None:
-        """Send the final report, again and again while the service is away and the lease lasts."""
+    async def _report(self, call: Callable[..., Awaitable[object]], request: object) -> bool:
+        """Send the final report, again and again while the service is away and the lease lasts.
+
+        Returns whether it was taken.
+        """
         while True:
             try:
                 await call(request, timeout=_REPORT_CALL_SECONDS)
-                return
+                return True
             except grpc.RpcError as error:
                 known = from_rpc_error(error)
                 if not isinstance(known, Unavailable) or time.monotonic() >= self._ends_at:
                     _log.warning("%s of %s was not taken: %s", self._lease.step, self._lease.job, known)
-                    return
+                    return False
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _return(self) -> None:

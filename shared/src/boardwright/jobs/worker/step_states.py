@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from boardwright.jobs.left_files import remove_left
 from boardwright.jobs.step_api import StepError
 
 MAX_BYTES = 8 << 30
@@ -56,10 +56,10 @@ class StepStates:
             yield path
         except StepError as error:
             if error.deterministic:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_left(path)
             raise
         else:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_left(path)
         finally:
             self._in_use.discard(path)
             self._shrink()
@@ -73,7 +73,7 @@ class StepStates:
             if path in self._in_use:
                 continue
             if not size or changed < oldest or size > left:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_left(path)
             else:
                 left -= size
 
