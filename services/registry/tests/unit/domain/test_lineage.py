@@ -47,6 +47,18 @@ def test_a_resources_own_step_counts_and_not_one_that_made_equal_bytes():
     assert {STEP_1, STEP_2, INPUT_1, INPUT_2} < set(both.nodes)
 
 
+def test_a_step_that_changed_nothing_does_not_hide_what_its_input_was_made_of():
+    same = [
+        Edge(INPUT_1, STEP_1, "checkpoint"),
+        Edge(STEP_1, SETTINGS, "graph"),
+        Edge(SETTINGS, STEP_2, "graph"),
+        Edge(STEP_2, SETTINGS, "graph"),
+        Edge(SETTINGS, ONE, "graph"),
+        Edge(STEP_2, ONE, RECORD),
+    ]
+    assert set(walk(ONE, ["ancestors"], over_edges(same)).nodes) == {ONE, SETTINGS, STEP_1, STEP_2, INPUT_1}
+
+
 def test_a_resource_does_not_descend_from_what_only_led_to_equal_bytes():
     assert set(walk(INPUT_1, ["descendants"], over_edges(EQUAL)).nodes) == {INPUT_1, STEP_1, SETTINGS, ONE}
     onward = [*EQUAL, Edge(TWO, "release", "b")]

@@ -2,12 +2,14 @@
 
 Blobs are named by their content, so two steps that made the same bytes made one blob, and two resources may
 hold it. A resource names the record of the step that made it, which tells such producers apart: of the steps
-that made a blob, those count that a resource on the way names; and a resource that is reached by a blob alone
+that made a blob, those count that a resource on the way names (and all, where that one was itself given the
+blob, as a pass is that changes nothing: the others led to it); and a resource that is reached by a blob alone
 counts if the step that it names was reached too. Where no resource tells, all that made the bytes are given.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -92,7 +94,12 @@ def _without_equals(
     """Leave out what nothing but equal bytes connects; see the module."""
     if direction == "ancestors":
         named = {edge.from_id for edge in edges if _is_record(edge)}
-        settled = {edge.to_id for edge in edges if edge.from_id in named and _is_digest(edge.to_id)}
+        makers = Counter(edge.to_id for edge in edges if _is_digest(edge.to_id))
+        settled = {
+            edge.to_id
+            for edge in edges
+            if edge.from_id in named and makers[edge.to_id] > 1 and not _is_made_of(edge, edges)
+        }
         return [edge for edge in edges if edge.to_id not in settled or edge.from_id in named]
     reached = {start, *(edge.to_id for edge in edges)}
     holders = {edge.to_id for edge in edges if _is_digest(edge.from_id) and not _is_digest(edge.to_id)}
@@ -106,6 +113,11 @@ def _without_equals(
         for edge in edges
         if edge.to_id not in others or edge.from_id == start or not _is_digest(edge.from_id)
     ]
+
+
+def _is_made_of(made: Edge, edges: Iterable[Edge]) -> bool:
+    """Whether a step that made a blob was given the same one, as a pass is that changes nothing."""
+    return any(edge.from_id == made.to_id for edge in _connected(made.from_id, "ancestors", edges))
 
 
 def _connected(start: str, direction: Direction, edges: Iterable[Edge]) -> list[Edge]:
