@@ -43,7 +43,7 @@ def forgetting(days: int) -> list[Callable[[Transaction, int], int]]:
 
 
 def _forget(tx: Transaction, now_us: int, *, kept_us: int) -> int:
-    return forget_ended(tx, now_us - kept_us)
+    return forget_ended(tx, max(0, now_us - kept_us))
 
 
 def forget_ended(tx: Transaction, before_us: int, limit: int = _LIMIT) -> int:
