@@ -62,6 +62,19 @@ def test_the_graph_is_the_same(monkeypatch, branched, noise, profile, kept):
     assert ours.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
 
 
+def test_nodes_may_be_named_as_the_quantizer_names_its_own(monkeypatch, branched, noise):
+    record = observe(branched, [{"x": noise(1, 3, 8, 8)}])
+    named = onnx.ModelProto.FromString(branched.SerializeToString())
+    for node in named.graph.node:
+        node.name = {"relu": "x_QuantizeLinear", "left": "x_DequantizeLinear"}.get(node.name, node.name)
+    ours = quantizing.insert_quantization(named, record, PROFILES["x86-vnni"], set())
+
+    monkeypatch.setattr(quantizing, "indexed_model", ONNXModel)
+    theirs = quantizing.insert_quantization(named, record, PROFILES["x86-vnni"], set())
+
+    assert ours.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
+
+
 def test_a_tensor_is_found_by_its_first_name_in_either_kind_of_list(branched):
     indexed_model(branched)  # the runtime's quantizers ask the list from now on
     tensors = [numpy_helper.from_array(np.full(1, value, np.float32), "same") for value in (1, 2)]

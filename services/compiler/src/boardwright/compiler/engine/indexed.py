@@ -100,9 +100,11 @@ def _indexed_class() -> Any:
             self._index(self.model.graph.node[-1])
 
         def remove_nodes(self, nodes_to_remove: list[onnx.NodeProto]) -> None:
-            names = {node.name for node in nodes_to_remove}
-            if names:
-                replace_nodes(self.model.graph, [n for n in self.model.graph.node if n.name not in names])
+            # By name at first, which is fast; a Quantize may have been given the name of a node of the graph.
+            removed = {node.name: node for node in nodes_to_remove}
+            if removed:
+                kept = [node for node in self.model.graph.node if removed.get(node.name) != node]
+                replace_nodes(self.model.graph, kept)
                 self._index_all()
 
         def clean_initializers(self) -> Any:
@@ -114,7 +116,9 @@ def _indexed_class() -> Any:
             return self._readers
 
         def replace_node_input(self, node: onnx.NodeProto, old_input_name: str, new_input_name: str) -> None:
-            self._rename(old_input_name, new_input_name, lambda other: other.name == node.name)
+            self._rename(
+                old_input_name, new_input_name, lambda other: other.name == node.name and other == node
+            )
 
         def replace_input_of_all_nodes(self, old_input_name: str, new_input_name: str) -> None:
             self._rename(old_input_name, new_input_name, lambda _: True)
@@ -127,9 +131,9 @@ def _indexed_class() -> Any:
         def _rename(self, old: str, new: str, chosen: Any) -> None:
             nodes = self._readers.pop(old, [])
             for node in nodes:
-                if chosen(node):
-                    ONNXModel.replace_node_input(node, old, new)
-                self._readers.setdefault(new if chosen(node) else old, []).append(node)
+                name = new if chosen(node) else old
+                ONNXModel.replace_node_input(node, old, name)
+                self._readers.setdefault(name, []).append(node)
 
         def replace_output_of_all_nodes(self, old_output_name: str, new_output_name: str) -> None:
             node = self._makers.pop(old_output_name, None)
