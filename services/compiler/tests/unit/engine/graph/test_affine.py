@@ -82,6 +82,26 @@ def test_what_something_else_reads_is_kept():
     assert fold_affine(shared.graph) == 0
 
 
+def test_a_weight_that_is_given_out_is_kept():
+    assert fold_affine(written_out(layer("Conv"), outputs=("y", "w")).graph) == 0
+
+
+def test_what_float32_cannot_hold_is_not_folded():
+    model = written_out(layer("Conv"))
+    deviation = next(tensor for tensor in model.graph.initializer if tensor.name == "deviation")
+    deviation.CopyFrom(numpy_helper.from_array(np.full((6, 1, 1), 1e-39, np.float32), "deviation"))
+    assert fold_affine(model.graph) == 1
+    assert [node.op_type for node in model.graph.node] == ["Conv", "Div", "Mul", "Add"]
+
+
+def test_the_new_bias_takes_no_name_that_is_taken():
+    model = written_out(layer("Conv"), outputs=("y", "z"))
+    model.graph.node.append(helper.make_node("Relu", ["x"], ["y_bias"]))
+    model.graph.node.append(helper.make_node("Neg", ["y_bias"], ["z"]))
+    assert fold_affine(model.graph) == 4
+    open_session(model)
+
+
 @pytest.mark.parametrize("values", [np.ones((1, 6, 8, 1)), np.ones(8), np.ones((1, 1, 6, 1, 1))])
 def test_other_arithmetic_is_kept(values):
     made = layer("Conv", pads=[1, 1, 1, 1])

@@ -24,8 +24,9 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 def fold_affine(graph: onnx.GraphProto) -> int:
     """Fold constant arithmetic per output channel into the float layers before it, in place.
 
-    Only where nothing else reads the layer's output or its weight. Returns how many operators are gone; the
-    last one's output keeps its name.
+    Only where nothing else reads the layer's output or its weight (what subgraphs read has a node of its own:
+    ``name_captured``), and where the new weights are finite. Returns how many operators are gone; the last
+    one's output keeps its name.
     """
     from onnx import TensorProto
 
@@ -38,10 +39,9 @@ def fold_affine(graph: onnx.GraphProto) -> int:
     gone: list[onnx.NodeProto] = []
     for layer in graph.node:
         axis = _channel_axis(layer, stored)
-        if axis is None or len(readers[layer.input[1]]) > 1:
+        if axis is None or len(readers[layer.input[1]]) > 1 or layer.input[1] in outputs:
             continue
-        before = len(gone)
-        factor: Array | None = None
+        folded: tuple[Array, Array] | None = None
         while layer.output[0] not in outputs and len(readers.get(layer.output[0], ())) == 1:
             (node,) = readers[layer.output[0]]
             channels = stored[layer.input[1]].dims[axis]
@@ -49,13 +49,14 @@ def fold_affine(graph: onnx.GraphProto) -> int:
             constant = _per_channel(node, layer.output[0], stored, channels, rank)
             if constant is None:
                 break
-            if factor is None:
-                factor, bias = _start(layer, stored, channels)
-            factor, bias = _apply(node.op_type, constant, factor, bias)
+            changed = _apply(node.op_type, constant, *(folded or _start(layer, stored, channels)))
+            if not _fits(stored[layer.input[1]], *changed):
+                break
+            folded = changed
             gone.append(node)
             layer.output[0] = node.output[0]
-        if factor is not None and len(gone) > before:
-            _store(graph, layer, stored, axis, factor, bias)
+        if folded is not None:
+            _store(graph, layer, stored, axis, *folded)
     if gone:
         _drop(graph, gone)
     return len(gone)
@@ -126,6 +127,18 @@ def _apply(operator: str, constant: Array, factor: Array, bias: Array) -> tuple[
     return factor / constant, bias / constant
 
 
+def _fits(weight: onnx.TensorProto, factor: Array, bias: Array) -> bool:
+    """Whether float32 can hold the weight times the factor, and the bias."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    most, times, added = (
+        float(np.abs(values).max(initial=0)) for values in (numpy_helper.to_array(weight), factor, bias)
+    )
+    limit = float(np.finfo(np.float32).max)
+    return most * times < limit and added < limit
+
+
 def _store(
     graph: onnx.GraphProto,
     layer: onnx.NodeProto,
@@ -142,8 +155,9 @@ def _store(
     shape = [1] * weight.ndim
     shape[axis] = -1
     tensor.CopyFrom(numpy_helper.from_array((weight * factor.reshape(shape)).astype(np.float32), tensor.name))
+    taken = {name for node in graph.node for name in [*node.input, *node.output]} | set(stored)
     name = f"{layer.output[0]}_bias"
-    while name in stored:
+    while name in taken:
         name += "_"
     added = graph.initializer.add()
     added.CopyFrom(numpy_helper.from_array(bias.astype(np.float32), name))
