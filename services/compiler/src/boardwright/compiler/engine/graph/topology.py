@@ -39,11 +39,14 @@ class Topology:
             output for node in self.nodes if node.op_type == "Constant" for output in node.output
         }
         self.outputs: set[str] = {value.name for value in graph.output}
-        self._producer = {output: index for index, node in enumerate(self.nodes) for output in node.output}
+        # What is left out, among inputs as among outputs, is the empty name: nobody reads it.
+        self._producer = {
+            output: index for index, node in enumerate(self.nodes) for output in node.output if output
+        }
         self._consumers: dict[str, list[int]] = {}
         self._captured = {index: names for index, node in enumerate(self.nodes) if (names := captured(node))}
         for index, node in enumerate(self.nodes):
-            for name in (*node.input, *self._captured.get(index, ())):
+            for name in filter(None, (*node.input, *self._captured.get(index, ()))):
                 self._consumers.setdefault(name, []).append(index)
 
     def producers(self, index: int) -> list[int]:
