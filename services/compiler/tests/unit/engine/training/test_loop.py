@@ -145,6 +145,8 @@ def test_interrupted_training_goes_on_to_the_same_result(tmp_path):
     assert trained(TrainOptions(epochs=2), state_file=state)[1].resumed_after is None
     state.write_bytes(state.read_bytes()[:1000])
     assert trained(options, state_file=state)[1].describe() == told.describe()
+    torch.save(["something else"], state)
+    assert trained(options, state_file=state)[1].describe() == told.describe()
 
 
 def test_what_learns_beside_the_network_goes_on_too(tmp_path):
