@@ -136,8 +136,8 @@ def save_optimized(graph: Path, written: Path, level: str, file_format: str, arc
 def needed_cpu_features(facts: GraphFacts, architecture: str) -> tuple[str, ...]:
     """Return the processor features the artifact needs to be right.
 
-    On x86 without VNNI, ONNX Runtime adds pairs of uint8 × int8 products in 16 bits, which saturates when
-    weights use more than seven bits (ONNX Runtime, "Quantize ONNX models", section on reduce_range).
+    On x86 without VNNI, ONNX Runtime adds pairs of uint8 × int8 products in 16 bits, which saturates where
+    pairs of weights are too large (ONNX Runtime, "Quantize ONNX models", section on reduce_range).
     """
     precision = facts.precision
     integer_compute = precision.quantized > 0 and precision.wide_weights and "int8" in precision.weight_types

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
 _COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _NARROW = 64  # 2 × 255 × 64 < 2^15: a pair of uint8 × int8 products fits into 16 bits
+_PAIR = 128  # 255 × 128 < 2^15: so do two products whose weights of one sign sum up to this
 _FUSED = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"})
+_CONVOLUTIONS = frozenset({"Conv", "QLinearConv", "ConvInteger"})
+_MATRICES = frozenset({"MatMul", "QLinearMatMul", "MatMulInteger", "Gemm", "QGemm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +24,11 @@ class Precision:
     ``activation_types`` and ``weight_types`` hold ONNX's lower-case names (``uint8``, ``int8``).
     ``asymmetric_activations`` tells that some activation has a zero point other than the middle of its
     type's range (0 for int8, 128 for uint8); ``asymmetric_weights`` that some weight has one other than 0.
-    ``per_channel`` tells that some weight has more than one scale. ``wide_weights`` tells that some 8-bit
-    weight lies beyond ±64, so that a pair of products can overflow 16 bits (x86 without VNNI saturates
-    there). ``other_scales`` tells that some scale is no power of two. ``quantized`` and ``compute`` count the
-    Conv, ConvTranspose, Gemm and MatMul nodes with integer weights, and all of them. ``float16`` tells that
-    some weight is in half precision.
+    ``per_channel`` tells that some weight has more than one scale. ``wide_weights`` tells that some pair of
+    products with 8-bit weights can overflow 16 bits (x86 without VNNI saturates there, see
+    ``pairs_overflow``). ``other_scales`` tells that some scale is no power of two. ``quantized`` and
+    ``compute`` count the Conv, ConvTranspose, Gemm and MatMul nodes with integer weights, and all of them.
+    ``float16`` tells that some weight is in half precision.
     """
 
     activation_types: tuple[str, ...] = ()
@@ -137,7 +141,7 @@ class _Reader:
                 continue
             quantized, scale, zero_point = (*source.input, "")[:3]
             if quantized in self._weights:
-                self._weight(quantized, scale, zero_point)
+                self._weight(node, quantized, scale, zero_point)
                 return True
         return False
 
@@ -146,14 +150,14 @@ class _Reader:
         inputs = list(node.input) + [""] * 8
         if node.op_type.endswith("Integer"):
             if inputs[1] in self._weights:
-                self._weight(inputs[1], "", inputs[3])
+                self._weight(node, inputs[1], "", inputs[3])
             return
         self._activation(inputs[2])
         self._scales.update((inputs[1], inputs[4]))
         if inputs[3] in self._weights:
-            self._weight(inputs[3], inputs[4], inputs[5])
+            self._weight(node, inputs[3], inputs[4], inputs[5])
 
-    def _weight(self, name: str, scale: str, zero_point: str) -> None:
+    def _weight(self, node: onnx.NodeProto, name: str, scale: str, zero_point: str) -> None:
         import onnx
         from onnx import numpy_helper
 
@@ -165,9 +169,36 @@ class _Reader:
         if tensor.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) and not self._wide_weights:
             values = numpy_helper.to_array(tensor).astype("int16")
             middle = int(numpy_helper.to_array(zero).ravel()[0]) if zero is not None else 0
-            self._wide_weights = bool(values.size) and int(abs(values - middle).max()) > _NARROW
+            self._wide_weights = pairs_overflow(node, values - middle)
         if scale in self._weights and any(int(dim) > 1 for dim in self._weights[scale].dims):
             self._per_channel = True
+
+
+def pairs_overflow(node: onnx.NodeProto, weight: np.ndarray[Any, Any]) -> bool:
+    """Whether a pair of products of uint8 and the integers ``weight`` of a layer can leave 16 bits.
+
+    The kernels of ONNX Runtime and oneDNN add products of neighbouring inputs of a layer, the channels
+    innermost: of weights (O, I, kernel...) in the order kernel, I, where an odd channel pairs with the next
+    place of the kernel or stays alone; of matrices along the axis that is summed over. Where that order is
+    not known, any two weights count as a pair.
+    """
+    import numpy as np
+
+    if not weight.size or int(abs(weight).max()) <= _NARROW:
+        return False
+    if node.op_type in _CONVOLUTIONS and weight.ndim > 2:
+        inner = np.moveaxis(weight, 1, -1).reshape(len(weight), -1, weight.shape[1])
+    elif node.op_type in _MATRICES and weight.ndim == 2:
+        turned = any(entry.name == "transB" and entry.i for entry in node.attribute)
+        inner = (weight if turned else weight.T)[:, None, :]
+    else:
+        return True
+    ways = (inner.reshape(len(inner), 1, -1), inner) if inner.shape[2] % 2 else (inner,)
+    for way in ways:
+        pairs = np.pad(way, ((0, 0), (0, 0), (0, way.shape[2] % 2))).reshape(-1, 2)
+        if max(int(np.maximum(sign * pairs, 0).sum(axis=1).max()) for sign in (1, -1)) > _PAIR:
+            return True
+    return False
 
 
 def _type_name(tensor: onnx.TensorProto) -> str:

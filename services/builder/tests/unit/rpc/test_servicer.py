@@ -86,7 +86,7 @@ async def test_a_dry_run_has_no_name(servicer: BuilderServicer) -> None:
 
 
 async def test_this_hosts_profile_is_its_own(servicer: BuilderServicer) -> None:
-    """Without VNNI weights keep to seven bits; other boards stay as the catalogue has them."""
+    """Without VNNI weights keep below what saturates; other boards stay as the catalogue has them."""
     boards = (await servicer.ListBoards(pb.ListBoardsRequest(), None)).boards
     profiles = {board.name: board.quantization_profile.name for board in boards}
     assert profiles["boards/x86-64"] == "x86" and profiles["boards/raspberry-pi-5"] == "arm"

@@ -91,7 +91,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="11",
+    version="12",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -107,7 +107,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="8",
+    version="9",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -128,7 +128,7 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="8",
+    version="9",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -278,7 +278,7 @@ _TRAINING: Mapping[str, Any] = {
 }
 TRAIN_QUANTIZED = StepKind(
     "compile/train-quantized",
-    version="7",
+    version="8",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",

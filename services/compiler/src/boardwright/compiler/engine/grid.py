@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.power_of_two import least_error_steps
-from boardwright.compiler.engine.scheme import QuantizationScheme
+from boardwright.compiler.engine.scheme import REDUCED_BOUND, WEIGHT_BOUND, QuantizationScheme
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,10 +13,18 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
+_ON_GRID = 1e-3
+"""How far from a grid's points, in steps, weights may lie that were rounded to it and stored as float32."""
+_NEAR = range(-3, 2)
+"""By how much the bound of weights that were rounded already may differ from what their pairs tell."""
+
+
 def weight_steps(weight: Array, scheme: QuantizationScheme) -> Array:
     """Return the distance between two grid points: float64 of shape (O, 1, ...), or one for all."""
     import numpy as np
 
+    if scheme.bounds_pairs:
+        return _pair_steps(weight)
     axes = tuple(range(1, weight.ndim)) if scheme.per_channel else None
     if scheme.power_of_two:
         return least_error_steps(weight, axes, scheme.weight_bound)
@@ -26,9 +34,51 @@ def weight_steps(weight: Array, scheme: QuantizationScheme) -> Array:
 
 
 def round_weight(weight: Array, scheme: QuantizationScheme) -> Array:
-    """Return ``weight`` (O, ...) as symmetric INT8 keeps it: float64, one scale per O or one for all."""
+    """Return ``weight`` (O, I, ...) as symmetric INT8 keeps it: float64, one scale per O or one for all."""
     import numpy as np
 
     steps, bound = weight_steps(weight, scheme), scheme.weight_bound
     rounded: Array = np.clip(np.rint(weight / steps), -bound, bound) * steps
     return rounded
+
+
+def largest_pairs(weight: Array) -> Array:
+    """Return the largest sum of equal signs over pairs of neighbours of ``weight`` (O, I, kernel...): (O,).
+
+    x86 kernels go over a layer's inputs with the channels innermost, two products to one sum in 16 bits. An
+    odd channel pairs with the next place of the kernel (ONNX Runtime) or stays alone (oneDNN): both count.
+    """
+    import numpy as np
+
+    inner = np.moveaxis(weight, 1, -1).reshape(len(weight), -1, weight.shape[1]).astype(np.float64)
+    found = np.zeros(len(weight))
+    for flat in (inner.reshape(len(weight), 1, -1), inner) if inner.shape[2] % 2 else (inner,):
+        even = np.pad(flat, ((0, 0), (0, 0), (0, flat.shape[2] % 2)))
+        pairs = even.reshape(len(weight), -1, 2)
+        for sign in (1, -1):
+            found = np.maximum(found, np.maximum(sign * pairs, 0).sum(axis=2).max(axis=1, initial=0))
+    return found
+
+
+def _pair_steps(weight: Array) -> Array:
+    """Return steps under which no pair of uint8 × int8 products leaves 16 bits: float64 of (O, 1, ...).
+
+    Two weights of one sign that sum up to 127 steps are at most 128 whichever way each is rounded, and
+    2^15 > 255 × 128. A channel's largest weight becomes an integer, 63 to 127, so that weights which were
+    rounded already are found on the grid that they lie on.
+    """
+    import numpy as np
+
+    rows = weight.reshape(len(weight), -1).astype(np.float64)
+    largest, pairs = np.abs(rows).max(axis=1), largest_pairs(weight)
+    read = np.where(largest > 0, largest, 1.0)
+    bound = np.floor(WEIGHT_BOUND * read / np.where(largest > 0, pairs, 1.0) + 1e-6).clip(max=WEIGHT_BOUND)
+    chosen = bound.copy()
+    for near in [REDUCED_BOUND - bound, *(np.full_like(bound, by) for by in _NEAR)]:
+        tried = (bound + near).clip(1, WEIGHT_BOUND)
+        places = rows * (tried / read)[:, None]
+        integers = np.rint(places)
+        fits = largest_pairs(integers.reshape(weight.shape)) <= WEIGHT_BOUND + 1
+        chosen = np.where(fits & (np.abs(places - integers).max(axis=1) < _ON_GRID), tried, chosen)
+    steps: Array = (read / chosen).reshape(-1, *[1] * (weight.ndim - 1))
+    return steps

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.editing import copy_of
+from boardwright.compiler.engine.graph.layers import LayerForm, layer_form
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import kernel_counts, try_out
 from boardwright.compiler.engine.graph.topology import WEIGHTED_OPERATORS, Topology
+from boardwright.compiler.engine.grid import weight_steps
 from boardwright.compiler.engine.indexed import indexed_model
 from boardwright.compiler.engine.integer_outputs import give_floats, spread_channels, take_back, takes_part
 from boardwright.compiler.engine.observe import (
@@ -213,7 +215,7 @@ def insert_quantization(
             {
                 "ActivationSymmetric": scheme.activation_symmetric,
                 "WeightSymmetric": scheme.weight_symmetric,
-                "TensorQuantOverrides": _of_one_scale(model, scheme),
+                "TensorQuantOverrides": {**_of_pairs(model, scheme, exclude), **_of_one_scale(model, scheme)},
             },
         )
         quantizer.model = indexed_model(quantizer.model.model)
@@ -260,6 +262,47 @@ def _of_one_scale(model: onnx.ModelProto, scheme: QuantizationScheme) -> dict[st
         and any(entry.name == "group" and entry.i > 1 for entry in node.attribute)
     }
     return {name: [{}] for name in sorted(names)}
+
+
+def _of_pairs(
+    model: onnx.ModelProto, scheme: QuantizationScheme, exclude: set[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return ONNX Runtime's overrides for weights whose scales follow from their pairs (see ``grid``).
+
+    Weights that layers read in more than one form keep to 7 bits.
+    """
+    import numpy as np
+    from onnx import numpy_helper
+    from onnxruntime.quantization import QuantType
+
+    if not scheme.bounds_pairs:
+        return {}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    forms: dict[str, set[LayerForm | None]] = {}
+    for node in model.graph.node:
+        if node.op_type in scheme.integer_operators and node.name not in exclude:
+            for name in node.input[1:2]:
+                if name in stored:
+                    forms.setdefault(name, set()).add(layer_form(node, len(stored[name].dims)))
+    overrides = {}
+    for name, found in forms.items():
+        ways = {form.turned for form in found if form is not None}
+        weight = numpy_helper.to_array(stored[name])
+        if None in found or len(ways) != 1 or weight.dtype != np.float32 or not weight.size:
+            continue
+        form = next(iter(found))
+        assert form is not None
+        steps = weight_steps(form.rows(weight), scheme).reshape(-1).astype(np.float32)
+        overrides[name] = [
+            {
+                "quant_type": QuantType.QInt8,
+                "axis": int(form.turned),
+                "scale": step,
+                "zero_point": np.int8(0),
+            }
+            for step in steps
+        ]
+    return overrides
 
 
 def _check_quantizable(model: onnx.ModelProto) -> None:

@@ -29,7 +29,8 @@ class QuantizationScheme:
 
     ``activation_type`` and ``weight_type`` are ``uint8`` or ``int8``. Symmetric tensors have zero point 0
     (128 for uint8). ``per_channel`` gives each output channel of a weight its own scale. ``reduce_range``
-    keeps weights to 7 bits, for x86 CPUs without VNNI, whose U8S8 products saturate. ``power_of_two`` takes
+    is for x86 CPUs without VNNI, which add pairs of U8S8 products in 16 bits: weights are kept so small that
+    no pair saturates (``bounds_pairs``), or to 7 bits. ``power_of_two`` takes
     only powers of two as scales, for fixed-point units that shift; everything is symmetric INT8 then.
     ``operators`` empty means ``INTEGER_OPERATORS``. ``float16`` says what the
     runtime gains by float16 beside integers: ``none``, or layers ``inside`` a graph whose inputs and outputs
@@ -82,7 +83,13 @@ class QuantizationScheme:
     @property
     def weight_bound(self) -> int:
         """The largest integer that a symmetric weight becomes."""
-        return REDUCED_BOUND if self.reduce_range else WEIGHT_BOUND
+        return REDUCED_BOUND if self.reduce_range and not self.bounds_pairs else WEIGHT_BOUND
+
+    @property
+    def bounds_pairs(self) -> bool:
+        """Whether each channel's scale follows from its largest pair of weights, not its largest weight."""
+        plain = self.has_symmetric_int8_weights and self.activation_type == "uint8" and not self.power_of_two
+        return self.reduce_range and self.per_channel and plain
 
     @property
     def has_symmetric_int8_weights(self) -> bool:
@@ -123,8 +130,8 @@ PROFILES: Mapping[str, QuantizationScheme] = {
 """Schemes by the name of a quantization profile.
 
 x86 with VNNI multiplies U8 by S8 without saturation; S8S8 falls back to float kernels there. Without VNNI the
-same kernels saturate at 16 bits, so weights keep to 7 bits. Arm's dot-product instructions take S8 by S8.
-TensorRT refuses zero points other than 0; the VX delegate's NPU wants one scale per tensor. The first
+same kernels saturate at 16 bits, so pairs of weights keep below that. Arm's dot-product instructions take S8
+by S8. TensorRT refuses zero points other than 0; the VX delegate's NPU wants one scale per tensor. The first
 generation of TI's matrix multiplication accelerator shifts: one scale per tensor, a power of two.
 """
 

@@ -158,7 +158,9 @@ class Block:
 
     def _rated(self) -> list[tuple[Tensor, float]]:
         """Return parameters, each with a rate that fits its size: folded layers differ a thousandfold."""
-        options, bound = self._options, self._scheme.weight_bound
+        from boardwright.compiler.engine.training.fake_quantize import weight_bounds
+
+        options, bound = self._options, weight_bounds(self._scheme)[1]
         rated: list[tuple[Tensor, float]] = []
         for name, value in self._rounded.named_parameters():
             if not value.requires_grad:

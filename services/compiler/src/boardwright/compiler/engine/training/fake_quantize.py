@@ -16,7 +16,7 @@ from torch import Tensor
 
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
 from boardwright.compiler.engine.power_of_two import least_error_steps
-from boardwright.compiler.engine.scheme import QuantizationScheme
+from boardwright.compiler.engine.scheme import REDUCED_BOUND, QuantizationScheme
 from boardwright.compiler.engine.training.layers import Layer
 from boardwright.compiler.engine.training.network import GraphNetwork
 from boardwright.compiler.engine.training.quantization_places import (
@@ -160,6 +160,7 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
         self._others = [other for other in range(weight.dim()) if other != axis] if axis is not None else None
         self._low, self._high = weight_bounds(scheme)
         self._symmetric, self._power_of_two = scheme.weight_symmetric, scheme.power_of_two
+        self._kept_rounded = scheme.power_of_two or scheme.bounds_pairs
         self._learned = learned and self._symmetric
         self.scale = torch.ones(())
         self.register_buffer("size", _channel_sizes(weight.detach(), channels))
@@ -209,11 +210,11 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
     def clipped(self, share: Tensor) -> Tensor:
         """Return the float weight from whose largest value the quantizer computes the learnt scale.
 
-        Under scales that are powers of two it is the rounded weight: the quantizer, which looks for the
-        scale of the least error, then finds the same grid.
+        Where the quantizer looks for a grid of its own (powers of two, pairs of weights) it is the rounded
+        weight, on whose grid it then comes out.
         """
         weight = share * self.size
-        if self._power_of_two:
+        if self._kept_rounded:
             return self(share).detach()
         if not self._learned:
             return weight
@@ -258,11 +259,14 @@ def _channel_sizes(weight: Tensor, channels: int) -> Tensor:
 
 
 def weight_bounds(scheme: QuantizationScheme) -> tuple[int, int]:
-    """Return the smallest and largest integer that a weight may become."""
+    """Return the smallest and largest integer that a weight is trained to become.
+
+    Seven bits keep every pair of weights below what saturates, however training moves them.
+    """
     if scheme.weight_type == "uint8":
         return (0, 127) if scheme.reduce_range else (0, 255)
     if scheme.reduce_range:
-        return -64, 64
+        return -REDUCED_BOUND, REDUCED_BOUND
     return (-127, 127) if scheme.weight_symmetric else (-128, 127)
 
 
