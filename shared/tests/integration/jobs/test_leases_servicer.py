@@ -183,10 +183,10 @@ async def test_a_collection_lists_in_pages_newest_first(service: JobService, dat
 async def test_a_page_of_long_jobs_is_cut_short(
     service: JobService, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boardwright.jobs.storage.listing._PAGE_CHARACTERS", 100)
+    monkeypatch.setattr("boardwright.jobs.storage.listing._PAGE_BYTES", 390)
     collection = JobCollection(service, database, _NAMES)
     names = [
-        (await service.create(new_job(step("import", parameters={"words": "w" * 60, "n": n})))).name
+        (await service.create(new_job(step("import", parameters={"words": "ü" * 15, "n": n})))).name
         for n in range(3)
     ]
     seen, request = [], pb.ListJobsRequest(parent="projects/default")

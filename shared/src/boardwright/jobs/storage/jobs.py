@@ -32,6 +32,9 @@ _STEP_COLUMNS = (
     "job, project, step, position, kind, version, determinism, parameters, inputs, environment, board,"
     " toolchain, accelerator, memory_bytes, time_limit_us, seed, again, state"
 )
+# What a message tells of a row at any length.
+_JOB_TEXTS = ("spec", "results", "failure")
+_STEP_TEXTS = ("parameters", "resolved", "progress", "outcome", "failure")
 _STEP_PARAMETERS = ", ".join(f":{column.strip()}" for column in _STEP_COLUMNS.split(","))
 
 
@@ -81,20 +84,24 @@ def get_job(tx: Transaction, name: str) -> Job:
     return job
 
 
-def read_jobs(tx: Transaction, rows: Iterable[Row], most_characters: int | None = None) -> list[Job]:
+def read_jobs(tx: Transaction, rows: Iterable[Row], most_bytes: int | None = None) -> list[Job]:
     """Return the jobs of rows of ``SELECT * FROM jobs …``, their steps included.
 
-    With ``most_characters`` only the first of them, at least one, that hold no more than that.
+    With ``most_bytes`` only the first of them, at least one, whose messages hold about that at most.
     """
     read: list[Job] = []
     held = 0
     for row in rows:
         steps = _step_rows(tx, row["name"])
-        held += len(row["spec"]) + sum(len(step["parameters"]) + len(step["outcome"]) for step in steps)
-        if read and most_characters is not None and held > most_characters:
+        held += _bytes_of(row, _JOB_TEXTS) + sum(_bytes_of(step, _STEP_TEXTS) for step in steps)
+        if read and most_bytes is not None and held > most_bytes:
             break
         read.append(read_job(row, steps))
     return read
+
+
+def _bytes_of(row: Row, columns: Iterable[str]) -> int:
+    return sum(len(row[column].encode()) for column in columns)
 
 
 def get_revision(tx: Transaction, name: str) -> int | None:

@@ -7,7 +7,7 @@ from boardwright.database.filters import Field, to_condition
 from boardwright.jobs.domain.job import Job
 from boardwright.jobs.storage.jobs import read_jobs
 
-_PAGE_CHARACTERS = 4 << 20
+_PAGE_BYTES = 4 << 20
 """Steps tell figures at any length; an answer must fit into a message, whatever page size was asked for."""
 
 FIELDS = {
@@ -41,7 +41,7 @@ def list_jobs(
         **keys,
     )
     page, token = paging.cut(rows, size, lambda row: (row["create_us"], row["name"]), *scope)
-    jobs = read_jobs(tx, page, _PAGE_CHARACTERS)
+    jobs = read_jobs(tx, page, _PAGE_BYTES)
     if len(jobs) < len(page):
         token = paging.encode((jobs[-1].create_us, jobs[-1].name), *scope)
     return jobs, token
