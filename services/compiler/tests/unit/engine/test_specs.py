@@ -141,6 +141,14 @@ def test_the_best_scores_of_more_classes_are_no_classification():
     assert caught.value.reason == "OUTPUT_SPEC_NEEDED"
 
 
+def test_rows_of_boxes_that_were_left_are_no_classification():
+    model = ending_in("Concat", [None, 7])
+    model.graph.node.insert(0, helper.make_node("NonMaxSuppression", ["boxes", "scores"], ["chosen"]))
+    with pytest.raises(SpecMismatch) as caught:
+        settle_output_spec(None, model, None)
+    assert caught.value.reason == "OUTPUT_SPEC_NEEDED"
+
+
 def test_scores_beside_a_label_are_found_and_shaping_hides_no_softmax():
     model = ending_in("Softmax", [1, 10])
     model.graph.node[0].output[0] = "before"

@@ -140,6 +140,8 @@ def settle_output_spec(
         pass  # how many classes there are is in none of the shapes
     elif _maker(model, name) == "TopK":
         pass  # the best scores of how many classes
+    elif len(shape) == 2 and not wanted and any(n.op_type == "NonMaxSuppression" for n in model.graph.node):
+        pass  # one row per box that was left, as YOLOv7 exports them
     elif len(shape) == 2 and wanted in ("classification", "") and isinstance(shape[1], int):
         found = _classification(model, name, shape[1], labels)
     elif len(shape) == 3 and wanted in ("detection", "") and not _has_further_parts(outputs):
