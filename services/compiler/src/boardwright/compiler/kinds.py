@@ -60,7 +60,7 @@ def _checkpoint_training_environment() -> Mapping[str, str]:
 
 IMPORT = StepKind(
     "compile/import",
-    version="5",
+    version="6",
     determinism=Determinism.PURE,
     defaults={
         "format": None,
@@ -76,7 +76,7 @@ IMPORT = StepKind(
 )
 OBSERVE = StepKind(
     "compile/observe",
-    version="5",
+    version="6",
     determinism=Determinism.PURE,
     defaults={
         "method": "min-max",
@@ -150,7 +150,7 @@ PROTECT = StepKind(
 )  # fmt: skip
 QUANTIZE_DYNAMIC = StepKind(
     "compile/quantize-dynamic",
-    version="3",
+    version="4",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -163,7 +163,7 @@ QUANTIZE_DYNAMIC = StepKind(
 )
 CONVERT_FLOAT16 = StepKind(
     "compile/convert-float16",
-    version="2",
+    version="3",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -203,7 +203,7 @@ PROFILE = StepKind(
 )
 DISTILL = StepKind(
     "compile/distill",
-    version="3",
+    version="4",
     determinism=Determinism.SEEDED,
     defaults={
         "teacher": None,
@@ -242,7 +242,7 @@ DISTILL = StepKind(
 )
 DIAGNOSE = StepKind(
     "compile/diagnose",
-    version="2",
+    version="3",
     determinism=Determinism.OBSERVED,
     defaults={"samples": 4, "runs": 30},
     requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=1800),
@@ -295,7 +295,7 @@ TRAIN_QUANTIZED = StepKind(
 )
 FINE_TUNE = StepKind(
     "compile/fine-tune",
-    version="2",
+    version="3",
     determinism=Determinism.SEEDED,
     defaults=_TRAINING,
     requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),
@@ -303,7 +303,7 @@ FINE_TUNE = StepKind(
 )
 PRUNE = StepKind(
     "compile/prune",
-    version="2",
+    version="3",
     determinism=Determinism.SEEDED,
     defaults={
         "structure": "channels",
