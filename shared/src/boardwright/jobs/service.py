@@ -291,7 +291,7 @@ class JobService:
             if held is None:
                 raise NotFound("STEP_NOT_FOUND", f"job {job!r} has no step {step!r}.", job=job, step=step)
             if held.cached:
-                return logs.read_log_of_key(tx, held.project, held.cache_key)
+                return logs.read_log_of_key(tx, held.project, held.cache_key, held.state.value)
             return logs.read_log(tx, job, step)
 
         return await self._database.read(read)

@@ -59,12 +59,16 @@ async def test_ended_jobs_go_with_steps_and_logs_and_the_cache_stays(
     young = await service.create(new_job(step("import")))
     await service.upkeep()
     assert await service.log(young.name, "import") == ("old words\n", False)
+    anew = await service.create(new_job(step("import", again=True)))
+    await service.lease(Offer("worker-1"))
+    await service.cancel(anew.name)
+    assert await service.log(young.name, "import") == ("old words\n", False), "not of the attempt"
     clock.forward(1)
     assert await forget(database, clock) == 2
     for gone in (old, cancelled):
         with pytest.raises(NotFound, match="there is no job"):
             await service.get(gone.name)
-    assert [await count(database, table) for table in ("jobs", "job_steps", "step_logs")] == [1, 1, 0]
+    assert [await count(database, table) for table in ("jobs", "job_steps", "step_logs")] == [2, 2, 0]
     assert await service.log(young.name, "import") == ("", True)
     again = await service.create(new_job(step("import")))
     assert (await service.get(again.name)).step("import").cached

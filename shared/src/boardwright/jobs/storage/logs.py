@@ -30,17 +30,18 @@ def read_log(tx: Transaction, job: str, step: str) -> tuple[str, bool]:
     return ("", False) if row is None else (row["log"], bool(row["truncated"]))
 
 
-def read_log_of_key(tx: Transaction, project: str, cache_key: str) -> tuple[str, bool]:
-    """Return the log of the newest step that really ran under this cache key (for a cached step).
+def read_log_of_key(tx: Transaction, project: str, cache_key: str, state: str) -> tuple[str, bool]:
+    """Return the log of the newest step that really ran under this cache key and ended in ``state``.
 
     Where that step's job is not kept any more, all of the log is gone: ("", True).
     """
     row = tx.one(
         "SELECT l.log, l.truncated FROM job_steps s"
         " LEFT JOIN step_logs l ON l.job = s.job AND l.step = s.step"
-        " WHERE s.cache_key = :cache_key AND s.project = :project AND s.cached = 0"
+        " WHERE s.cache_key = :cache_key AND s.project = :project AND s.cached = 0 AND s.state = :state"
         " ORDER BY s.start_us DESC LIMIT 1",
         cache_key=cache_key,
         project=project,
+        state=state,
     )
     return ("", True) if row is None else (row["log"] or "", bool(row["truncated"]))
