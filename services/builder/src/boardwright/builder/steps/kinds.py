@@ -91,7 +91,7 @@ def measure_environment() -> Mapping[str, str]:
 
 BUILD = StepKind(
     name="build/build",
-    version="1",
+    version="2",
     determinism=Determinism.PURE,
     defaults={"options": {}, "pin": {}, "golden_samples": 4},
     requires=Requirements(memory_bytes=4 * _GIBIBYTE, time_limit_seconds=1800),
