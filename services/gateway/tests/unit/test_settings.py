@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from boardwright.gateway.__main__ import main
 from boardwright.gateway.services import SERVICES
 from boardwright.gateway.settings import Settings, SettingsError
 
@@ -39,3 +40,9 @@ def test_a_missing_endpoint_is_named(service: str) -> None:
     del environment[f"BOARDWRIGHT_{service.upper()}_ENDPOINT"]
     with pytest.raises(SettingsError, match=f"BOARDWRIGHT_{service.upper()}_ENDPOINT"):
         Settings.from_environment(environment)
+
+
+@pytest.mark.parametrize(("words", "status"), [([], 2), (["--help"], 0)])
+def test_the_usage_lists_the_settings(words, status, capsys):
+    assert main(words) == status
+    assert "BOARDWRIGHT_GATEWAY_LISTEN" in capsys.readouterr().err

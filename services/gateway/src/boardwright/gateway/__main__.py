@@ -7,14 +7,15 @@ import os
 import sys
 
 from boardwright import telemetry
+from boardwright.gateway import settings as gateway_settings
 from boardwright.gateway.settings import Settings, SettingsError
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status (2: usage or settings, 4: an address is taken)."""
     if arguments != ["serve"]:
-        sys.stderr.write("usage: python -m boardwright.gateway serve\n")
-        return 2
+        sys.stderr.write(f"usage: python -m boardwright.gateway serve\n\n{gateway_settings.__doc__}")
+        return 0 if arguments in (["-h"], ["--help"]) else 2
     try:
         telemetry.configure("gateway")
         settings = Settings.from_environment(os.environ)

@@ -1,4 +1,11 @@
-"""The gateway's settings, from the environment."""
+"""The gateway's settings, from BOARDWRIGHT_ variables.
+
+- BOARDWRIGHT_GATEWAY_LISTEN, _GATEWAY_GRPC_LISTEN: "host:port" of REST and of gRPC; port 0 picks a free one
+- BOARDWRIGHT_REGISTRY_ENDPOINT, _CALIBRATION_ENDPOINT and so on: "host:port" of each service behind it
+- BOARDWRIGHT_SERVICE_TOKEN: its own token, for the calls that devices make through it
+- BOARDWRIGHT_BLOBS_URL, _SIGNING_KEY: a folder that is served, and what its URLs are signed with
+- BOARDWRIGHT_READY_FILE: where the bound addresses are written once everything serves
+"""
 
 from __future__ import annotations
 
