@@ -107,7 +107,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="9",
+    version="10",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",

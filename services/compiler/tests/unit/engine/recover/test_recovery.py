@@ -19,6 +19,7 @@ from boardwright.compiler.engine.recover import (
     RecoverOptions,
     RoundingOptions,
     recover,
+    recovery,
 )
 from boardwright.compiler.engine.recover.segments import cut, multiplications
 from boardwright.compiler.engine.scheme import PROFILES, QuantizationScheme
@@ -207,3 +208,15 @@ def test_a_node_to_leave_out_that_is_not_there_is_refused():
     with pytest.raises(EngineError, match="Did you mean 'first'") as told:
         recover(model, lambda: feeds, PROFILES["x86-vnni"], RecoverOptions(methods=()), exclude=["frist"])
     assert told.value.reason == "NODE_UNKNOWN"
+
+
+@pytest.mark.parametrize(("errors", "kept"), [((0.5, 0.1, 0.1, 0.2), True), ((0.5, 0.1, 0.1, 0.6), False)])
+def test_a_dense_heads_corrected_biases_stay_unless_all_gains_are_lost(monkeypatch, errors, kept):
+    told = iter(errors)  # before, by the one norm, with its ranges, with the correction
+    monkeypatch.setattr(recovery, "NORMS", (3.0,))
+    monkeypatch.setattr(recovery.Judge, "error", lambda *_: next(told))
+    model, feeds = dense_network()
+    options = RecoverOptions(methods=("ranges", "bias-correction"), samples=4, held_out=2)
+    found = recover(model, lambda: feeds, PROFILES["x86-vnni"], options)
+    assert [method.applied for method in found.methods] == [True, kept]
+    assert found.error_after == (errors[3] if kept else errors[2])

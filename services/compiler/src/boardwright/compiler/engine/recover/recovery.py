@@ -219,7 +219,11 @@ class _Attempt:
         self.told: list[MethodRecord] = []
 
     def run(self, method: str) -> None:
-        """Try a method; keep it if the output error falls."""
+        """Try a method; keep it if the output error falls.
+
+        A dense head's error is that of its background, nearly all of its cells. Shifted means cost its few
+        objects more: corrected biases are kept unless all gains are lost by them.
+        """
         self._on_progress(method, 0, 0)
         if method in _LEARNING and self._dense and not self._options.dense_heads:
             self.told.append(MethodRecord(method, self.error, self.error, False, _NOT_DENSE))
@@ -246,7 +250,7 @@ class _Attempt:
                 )
             )
             return
-        kept = after < self.error * _WORTH
+        kept = after < (self.first if self._dense and method == "bias-correction" else self.error * _WORTH)
         reason = "" if kept else (
             f"On {len(self._held_out)} held-out samples the output error went from {self.error:.3g} to "
                 f"{after:.3g}: "
