@@ -56,7 +56,7 @@ PARAMETERS = {
 
 
 def each_pass_once(plan: Path, folder: Path) -> dict[str, Any]:
-    """Run every pass, training on one thread; return by kind the digests of its files, values and warnings."""
+    """Run every pass, training on one thread; return by kind its files' digests, values and warnings."""
     told = json.loads(plan.read_text())
     inputs = {name: InputFile(Path(path), digest, "") for name, (path, digest) in told["inputs"].items()}
     found = {}
