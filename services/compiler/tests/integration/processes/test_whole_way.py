@@ -281,8 +281,14 @@ def test_migrate_and_wrong_settings_have_their_exit_codes(tmp_path: Path):
     command = [sys.executable, "-m", "boardwright.compiler", "migrate"]
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     assert (tmp_path / "compiler.db").exists()
-    del environment["BOARDWRIGHT_REGISTRY_ENDPOINT"]
-    refused = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-    assert refused.returncode == 2
-    assert "BOARDWRIGHT_REGISTRY_ENDPOINT is not set" in refused.stderr
-    assert os.linesep not in refused.stderr.strip()
+    for word, setting in (
+        ("serve", "BOARDWRIGHT_REGISTRY_ENDPOINT"),
+        ("migrate", "BOARDWRIGHT_DATABASE_URL"),
+    ):
+        lacking = {name: value for name, value in environment.items() if name != setting}
+        refused = subprocess.run(
+            [*command[:-1], word], env=lacking, check=False, capture_output=True, text=True, timeout=60
+        )
+        assert refused.returncode == 2
+        assert f"{setting} is not set" in refused.stderr
+        assert os.linesep not in refused.stderr.strip()
