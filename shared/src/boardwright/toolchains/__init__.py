@@ -7,6 +7,7 @@ The builder and the board agents share this package. It imports nothing heavy: `
     errors.py            ToolchainError and its reasons
     graph.py             what is in an ONNX file: operators, opsets, precision; refuses hostile files
     precision.py         how a graph is quantized, read from its nodes
+    pairs.py             which weights x86 without VNNI adds in 16 bits
     onnx_runtime.py      ``onnxruntime``: an ONNX file, fused ahead of time, for ONNX Runtime
     ort_format.py        ``ort-format``: ONNX Runtime's own flatbuffer, for Arm boards
     ort_flatbuffer.py    writes that flatbuffer in one canonical order: the same graph, the same bytes

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from boardwright.toolchains.pairs import LARGEST_PAIR, largest_pairs
+
 if TYPE_CHECKING:
     import numpy as np
     import onnx
 
 _COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _NARROW = 64  # 2 × 255 × 64 < 2^15: a pair of uint8 × int8 products fits into 16 bits
-_PAIR = 128  # 255 × 128 < 2^15: so do two products whose weights of one sign sum up to this
 _FUSED = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"})
 _CONVOLUTIONS = frozenset({"Conv", "QLinearConv", "ConvInteger"})
 _MATRICES = frozenset({"MatMul", "QLinearMatMul", "MatMulInteger", "Gemm", "QGemm"})
@@ -177,28 +178,19 @@ class _Reader:
 def pairs_overflow(node: onnx.NodeProto, weight: np.ndarray[Any, Any]) -> bool:
     """Whether a pair of products of uint8 and the integers ``weight`` of a layer can leave 16 bits.
 
-    The kernels of ONNX Runtime and oneDNN add products of neighbouring inputs of a layer, the channels
-    innermost: of weights (O, I, kernel...) in the order kernel, I, where an odd channel pairs with the next
-    place of the kernel or stays alone; of matrices along the axis that is summed over. Where that order is
-    not known, any two weights count as a pair.
+    Weights are (O, I, kernel...), matrices pair along the axis that is summed over (see ``largest_pairs``).
+    Where a layer's order is not known, any two weights count as a pair.
     """
-    import numpy as np
-
     if not weight.size or int(abs(weight).max()) <= _NARROW:
         return False
     if node.op_type in _CONVOLUTIONS and weight.ndim > 2:
-        inner = np.moveaxis(weight, 1, -1).reshape(len(weight), -1, weight.shape[1])
+        rows = weight
     elif node.op_type in _MATRICES and weight.ndim == 2:
         turned = any(entry.name == "transB" and entry.i for entry in node.attribute)
-        inner = (weight if turned else weight.T)[:, None, :]
+        rows = weight if turned else weight.T
     else:
         return True
-    ways = (inner.reshape(len(inner), 1, -1), inner) if inner.shape[2] % 2 else (inner,)
-    for way in ways:
-        pairs = np.pad(way, ((0, 0), (0, 0), (0, way.shape[2] % 2))).reshape(-1, 2)
-        if max(int(np.maximum(sign * pairs, 0).sum(axis=1).max()) for sign in (1, -1)) > _PAIR:
-            return True
-    return False
+    return bool(largest_pairs(rows).max() > LARGEST_PAIR)
 
 
 def _type_name(tensor: onnx.TensorProto) -> str:

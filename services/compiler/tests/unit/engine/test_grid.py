@@ -6,10 +6,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 from boardwright.compiler.engine.graph.session import open_session
-from boardwright.compiler.engine.grid import largest_pairs, round_weight, weight_steps
+from boardwright.compiler.engine.grid import round_weight, weight_steps
 from boardwright.compiler.engine.observe import observe
 from boardwright.compiler.engine.quantize import insert_quantization
 from boardwright.compiler.engine.scheme import PROFILES
+from boardwright.toolchains.pairs import largest_pairs
 from boardwright.toolchains.precision import read_precision
 
 X86 = PROFILES["x86"]

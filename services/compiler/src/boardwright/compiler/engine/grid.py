@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.power_of_two import least_error_steps
 from boardwright.compiler.engine.scheme import REDUCED_BOUND, WEIGHT_BOUND, QuantizationScheme
+from boardwright.toolchains.pairs import LARGEST_PAIR, largest_pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,35 +43,18 @@ def round_weight(weight: Array, scheme: QuantizationScheme) -> Array:
     return rounded
 
 
-def largest_pairs(weight: Array) -> Array:
-    """Return the largest sum of equal signs over pairs of neighbours of ``weight`` (O, I, kernel...): (O,).
-
-    x86 kernels go over a layer's inputs with the channels innermost, two products to one sum in 16 bits. An
-    odd channel pairs with the next place of the kernel (ONNX Runtime) or stays alone (oneDNN): both count.
-    """
-    import numpy as np
-
-    inner = np.moveaxis(weight, 1, -1).reshape(len(weight), -1, weight.shape[1]).astype(np.float64)
-    found = np.zeros(len(weight))
-    for flat in (inner.reshape(len(weight), 1, -1), inner) if inner.shape[2] % 2 else (inner,):
-        even = np.pad(flat, ((0, 0), (0, 0), (0, flat.shape[2] % 2)))
-        pairs = even.reshape(len(weight), -1, 2)
-        for sign in (1, -1):
-            found = np.maximum(found, np.maximum(sign * pairs, 0).sum(axis=2).max(axis=1, initial=0))
-    return found
-
-
 def _pair_steps(weight: Array) -> Array:
     """Return steps under which no pair of uint8 × int8 products leaves 16 bits: float64 of (O, 1, ...).
 
-    Two weights of one sign that sum up to 127 steps are at most 128 whichever way each is rounded, and
-    2^15 > 255 × 128. A channel's largest weight becomes an integer, 63 to 127, so that weights which were
+    Two weights of one sign that sum up to 127 steps are at most ``LARGEST_PAIR`` whichever way each is
+    rounded. A channel's largest weight becomes an integer, 63 to 127, so that weights which were
     rounded already are found on the grid that they lie on.
     """
     import numpy as np
 
-    rows = weight.reshape(len(weight), -1).astype(np.float64)
-    largest, pairs = np.abs(rows).max(axis=1), largest_pairs(weight)
+    exact = weight.astype(np.float64)
+    rows = exact.reshape(len(exact), -1)
+    largest, pairs = np.abs(rows).max(axis=1), largest_pairs(exact)
     read = np.where(largest > 0, largest, 1.0)
     bound = np.floor(WEIGHT_BOUND * read / np.where(largest > 0, pairs, 1.0) + 1e-6).clip(max=WEIGHT_BOUND)
     chosen = bound.copy()
@@ -78,7 +62,9 @@ def _pair_steps(weight: Array) -> Array:
         tried = (bound + near).clip(1, WEIGHT_BOUND)
         places = rows * (tried / read)[:, None]
         integers = np.rint(places)
-        fits = largest_pairs(integers.reshape(weight.shape)) <= WEIGHT_BOUND + 1
-        chosen = np.where(fits & (np.abs(places - integers).max(axis=1) < _ON_GRID), tried, chosen)
+        on_grid = np.abs(places - integers).max(axis=1) < _ON_GRID
+        if on_grid.any():
+            on_grid &= largest_pairs(integers.reshape(weight.shape)) <= LARGEST_PAIR
+            chosen = np.where(on_grid, tried, chosen)
     steps: Array = (read / chosen).reshape(-1, *[1] * (weight.ndim - 1))
     return steps

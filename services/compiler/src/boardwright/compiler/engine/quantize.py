@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.editing import copy_of
-from boardwright.compiler.engine.graph.layers import LayerForm, layer_form
+from boardwright.compiler.engine.graph.layers import layer_form
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import kernel_counts, try_out
 from boardwright.compiler.engine.graph.topology import WEIGHTED_OPERATORS, Topology
@@ -278,28 +278,22 @@ def _of_pairs(
     if not scheme.bounds_pairs:
         return {}
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    forms: dict[str, set[LayerForm | None]] = {}
+    turned: dict[str, set[bool | None]] = {}
     for node in model.graph.node:
         if node.op_type in scheme.integer_operators and node.name not in exclude:
             for name in node.input[1:2]:
                 if name in stored:
-                    forms.setdefault(name, set()).add(layer_form(node, len(stored[name].dims)))
+                    form = layer_form(node, len(stored[name].dims))
+                    turned.setdefault(name, set()).add(form.turned if form else None)
     overrides = {}
-    for name, found in forms.items():
-        ways = {form.turned for form in found if form is not None}
+    for name, ways in turned.items():
         weight = numpy_helper.to_array(stored[name])
-        if None in found or len(ways) != 1 or weight.dtype != np.float32 or not weight.size:
+        if ways not in ({False}, {True}) or weight.dtype != np.float32 or not weight.size:
             continue
-        form = next(iter(found))
-        assert form is not None
-        steps = weight_steps(form.rows(weight), scheme).reshape(-1).astype(np.float32)
+        axis = int(True in ways)
+        steps = weight_steps(weight.T if axis else weight, scheme).reshape(-1).astype(np.float32)
         overrides[name] = [
-            {
-                "quant_type": QuantType.QInt8,
-                "axis": int(form.turned),
-                "scale": step,
-                "zero_point": np.int8(0),
-            }
+            {"quant_type": QuantType.QInt8, "axis": axis, "scale": step, "zero_point": np.int8(0)}
             for step in steps
         ]
     return overrides
