@@ -107,6 +107,31 @@ def with_values(model: onnx.ModelProto, values: Mapping[str, Array]) -> onnx.Mod
     return copy
 
 
+def give_constant(
+    graph: onnx.GraphProto,
+    stored: dict[str, onnx.TensorProto],
+    node: onnx.NodeProto,
+    slot: int,
+    name: str,
+    value: Array,
+) -> None:
+    """Let input ``slot`` of a node be a constant of its own, in place: others may read the one it had.
+
+    ``stored`` are the graph's initializers by name; one of this ``name`` is written over.
+    """
+    from onnx import numpy_helper
+
+    tensor = numpy_helper.from_array(value, name)
+    if name in stored:
+        stored[name].CopyFrom(tensor)
+    else:
+        graph.initializer.append(tensor)
+        stored[name] = graph.initializer[-1]
+    while len(node.input) <= slot:
+        node.input.append("")
+    node.input[slot] = name
+
+
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
     """Let ``nodes`` be those of the graph, in place; some of them may be its own."""
     kept = [type(node).FromString(node.SerializeToString()) for node in nodes]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.graph.editing import attributes, copy_of
+from boardwright.compiler.engine.graph.editing import attributes, copy_of, give_constant
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 from boardwright.compiler.engine.pruning.labels import Site
 from boardwright.compiler.engine.pruning.statistics import Moments, readers
@@ -120,17 +120,7 @@ class _Editor:
             return
         name = f"{node.name}_shifted_bias"
         new = by if old is None else (old + by if old.size == 1 else old + by.reshape(old.shape))
-        from onnx import numpy_helper
-
-        tensor = numpy_helper.from_array(np.asarray(new, np.float32), name)
-        if name in self._stored:
-            self._stored[name].CopyFrom(tensor)
-        else:
-            self._graph.initializer.append(tensor)
-            self._stored[name] = self._graph.initializer[-1]
-        while len(node.input) <= slot:
-            node.input.append("")
-        node.input[slot] = name
+        give_constant(self._graph, self._stored, node, slot, name, np.asarray(new, np.float32))
         self._biases[index, slot] = name
 
     def sites(self) -> tuple[Site, ...]:

@@ -8,7 +8,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
-from boardwright.compiler.engine.graph.editing import attributes, captured, copy_of, drop_unread
+from boardwright.compiler.engine.graph.editing import (
+    attributes,
+    captured,
+    copy_of,
+    drop_unread,
+    give_constant,
+)
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 from boardwright.compiler.engine.pruning.graph import noise_feed
@@ -281,19 +287,7 @@ class _Patcher:
         return numpy_helper.to_array(self._stored[name]) if name in self._stored else None
 
     def _store(self, node: onnx.NodeProto, slot: int, value: Array) -> None:
-        """Give a node a constant of its own: others may read the one it had."""
-        from onnx import numpy_helper
-
-        name = f"{node.name}_pruned_{slot}"
-        tensor = numpy_helper.from_array(value, name)
-        if name in self._stored:
-            self._stored[name].CopyFrom(tensor)
-        else:
-            self._graph.initializer.append(tensor)
-            self._stored[name] = self._graph.initializer[-1]
-        while len(node.input) <= slot:
-            node.input.append("")
-        node.input[slot] = name
+        give_constant(self._graph, self._stored, node, slot, f"{node.name}_pruned_{slot}", value)
 
 
 def _set(node: onnx.NodeProto, name: str, value: int | None) -> None:
