@@ -37,6 +37,7 @@ from boardwright.compiler.engine.observe import observe
 from boardwright.compiler.engine.quantize import quantize
 from boardwright.compiler.engine.recover import RecoverOptions, recover
 from boardwright.compiler.engine.scheme import scheme_for
+from boardwright.compiler.steps.files import labelled_sample
 from boardwright.model import Classification, DetectionMeter, InputSpec, decode, preprocess
 from boardwright.samples import BadSample, decode_image, read_layout
 
@@ -126,7 +127,7 @@ class Bench:
 
 
 def own_case(checkpoint: Path, calibration: Path, evaluation: Path | None, input_spec: Path | None) -> Case:
-    """Return the case of a checkpoint and folders of labelled images.
+    """Return the case of a checkpoint and folders of labelled images; groups (COCO's crowds) are left out.
 
     Raises:
         SampleError: what is wrong with a folder; SystemExit names a sample that cannot be used.
@@ -143,21 +144,8 @@ def own_case(checkpoint: Path, calibration: Path, evaluation: Path | None, input
         for found in islice(source, count):
             if isinstance(found, BadSample):
                 raise SystemExit(str(found))
-            image = decode_image(found.read())
-            if isinstance(found.label, int):
-                yield Sample(found.name, image, class_index=found.label)
-                continue
-            boxes = found.label or ()
-            around = np.array(
-                [(b.center_x, b.center_y, b.width, b.height) for b in boxes], np.float64
-            ).reshape(-1, 4)
-            centre, half = around[:, :2] * image.size, around[:, 2:] * image.size / 2
-            yield Sample(
-                found.name,
-                image,
-                boxes=np.concatenate([centre - half, centre + half], axis=1),
-                classes=np.array([b.class_id for b in boxes], int),
-            )
+            label = () if found.label is None else found.label  # no label file: no objects
+            yield labelled_sample(found.name, decode_image(found.read()), label)
 
     return Case(str(checkpoint.resolve()), spec, samples)
 

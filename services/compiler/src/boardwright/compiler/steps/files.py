@@ -17,13 +17,14 @@ from boardwright.jobs.step_api import InputFile, OutputFile, Progress, StepError
 if TYPE_CHECKING:
     import numpy as np
     import onnx
+    from PIL import Image
 
     from boardwright.compiler.engine.evaluate import Sample
     from boardwright.compiler.engine.observe import CalibrationRecord
     from boardwright.compiler.engine.protect import Exclusion
     from boardwright.compiler.engine.quality import Verdict
     from boardwright.model import InputSpec, OutputSpec
-    from boardwright.samples import DatasetReader
+    from boardwright.samples import DatasetReader, Label
 
     Feed = dict[str, np.ndarray[Any, Any]]
 
@@ -138,40 +139,43 @@ def open_dataset(request: StepRequest, role: str) -> DatasetReader:
 
 def labelled(dataset: DatasetReader, chosen: int | Sequence[int]) -> Iterator[Sample]:
     """Yield samples with their labels: so many, spread evenly, or those at these places."""
+    for sample in dataset.samples(chosen) if isinstance(chosen, int) else dataset.at(chosen):
+        yield labelled_sample(sample.name, sample.image, sample.label)
+
+
+def labelled_sample(name: str, image: Image.Image, label: Label) -> Sample:
+    """Return an image with its label as the engine takes it, boxes in pixels."""
     import numpy as np
 
     from boardwright.compiler.engine.evaluate import Sample
 
-    for sample in dataset.samples(chosen) if isinstance(chosen, int) else dataset.at(chosen):
-        label = sample.label
-        if label is None:
-            yield Sample(sample.name, sample.image)
-        elif isinstance(label, int):
-            yield Sample(sample.name, sample.image, class_index=label)
-        else:
-            width, height = sample.image.size
-            corners = np.array(
-                [
-                    (
-                        (box.center_x - box.width / 2) * width,
-                        (box.center_y - box.height / 2) * height,
-                        (box.center_x + box.width / 2) * width,
-                        (box.center_y + box.height / 2) * height,
-                    )
-                    for box in label
-                ],
-                np.float64,
-            ).reshape(-1, 4)
-            classes = np.array([box.class_id for box in label], np.intp)
-            crowd = np.array([box.crowd for box in label], np.bool_)
-            yield Sample(
-                sample.name,
-                sample.image,
-                boxes=corners[~crowd],
-                classes=classes[~crowd],
-                crowd_boxes=corners[crowd],
-                crowd_classes=classes[crowd],
+    if label is None:
+        return Sample(name, image)
+    if isinstance(label, int):
+        return Sample(name, image, class_index=label)
+    width, height = image.size
+    corners = np.array(
+        [
+            (
+                (box.center_x - box.width / 2) * width,
+                (box.center_y - box.height / 2) * height,
+                (box.center_x + box.width / 2) * width,
+                (box.center_y + box.height / 2) * height,
             )
+            for box in label
+        ],
+        np.float64,
+    ).reshape(-1, 4)
+    classes = np.array([box.class_id for box in label], np.intp)
+    crowd = np.array([box.crowd for box in label], np.bool_)
+    return Sample(
+        name,
+        image,
+        boxes=corners[~crowd],
+        classes=classes[~crowd],
+        crowd_boxes=corners[crowd],
+        crowd_classes=classes[crowd],
+    )
 
 
 class Feeds:
