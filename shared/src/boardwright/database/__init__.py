@@ -2,7 +2,8 @@
 
     database.py      `Database`: open, write, read, migrate
     transaction.py   what a transaction function sees: plain SQL with :name placeholders
-    sqlite.py        one writer thread, group commit, durable WAL
+    sqlite.py        one writer thread, group commit, durable WAL; sqlite_reads.py: long reads in threads;
+                     sqlite_connection.py: what both stand on
     postgresql.py    a pool of threads, serializable, retried
     migrating.py     when Alembic runs, and alembic_env.py: what every service's env.py calls
     requests.py      `request_id`: the same request again gives the same answer
@@ -22,6 +23,7 @@ from boardwright.database.errors import (
     DatabaseOutdated,
     DatabaseUnavailable,
     ForeignKeyViolation,
+    QueryTooLong,
     UniqueViolation,
     ValueRefused,
 )
@@ -36,6 +38,7 @@ __all__ = [
     "DatabaseUnavailable",
     "Dialect",
     "ForeignKeyViolation",
+    "QueryTooLong",
     "Row",
     "Transaction",
     "UniqueViolation",

@@ -64,10 +64,13 @@ class Database(ABC):
     async def read(self, fn: Callable[[Transaction], T], /, *, snapshot: bool = True) -> T:
         """Run `fn` in one read-only transaction on one snapshot; return its result.
 
+        `fn` may run twice, and in another thread: it must have no effects. A read that takes long holds up
+        no other call.
+
         `snapshot=False` is for a function that runs a single statement, which is consistent by itself; it
         saves the transaction around it where that costs something.
 
-        Raises: DatabaseUnavailable; and what `fn` raises.
+        Raises: DatabaseUnavailable; QueryTooLong; and what `fn` raises.
         """
 
     @abstractmethod

@@ -4,6 +4,8 @@ Two kinds, because callers do different things about them: `DatabaseUnavailable`
 (server gone, disk full) and the same call may be repeated; the violations are a fact about the data.
 """
 
+from boardwright.database.transaction import LONGEST_READ_SECONDS
+
 
 class DatabaseError(Exception):
     """Root of everything that `boardwright.database` raises on purpose."""
@@ -23,6 +25,16 @@ class DatabaseUnavailable(DatabaseError):
 
 class DatabaseFull(DatabaseUnavailable):
     """The disk under the database is full."""
+
+
+class QueryTooLong(DatabaseError):
+    """A read took longer than any may; the same one again would, too."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"the query took longer than {LONGEST_READ_SECONDS:g} s and was ended; ask for less: a filter by "
+            "time or number, a smaller page or depth"
+        )
 
 
 class ValueRefused(DatabaseError):

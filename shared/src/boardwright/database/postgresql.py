@@ -21,11 +21,12 @@ from boardwright.database.errors import (
     DatabaseFull,
     DatabaseUnavailable,
     ForeignKeyViolation,
+    QueryTooLong,
     UniqueViolation,
     ValueRefused,
 )
 from boardwright.database.placeholders import to_pyformat
-from boardwright.database.transaction import Row, Transaction
+from boardwright.database.transaction import LONGEST_READ_SECONDS, Row, Transaction
 
 if TYPE_CHECKING:
     import psycopg
@@ -35,7 +36,7 @@ T = TypeVar("T")
 _THREADS = 8
 _ATTEMPTS = 40
 _CONNECT_TIMEOUT_SECONDS = 3
-_STATEMENT_TIMEOUT_MS = 30_000
+_STATEMENT_TIMEOUT_MS = round(LONGEST_READ_SECONDS * 1000)
 
 
 class PostgresqlTransaction(Transaction):
@@ -234,6 +235,8 @@ class PostgresqlDatabase(Database):
             return ValueRefused(f"a value cannot be stored or compared: {str(error).partition(chr(10))[0]}")
         if isinstance(error, psycopg.errors.DiskFull):
             return DatabaseFull("the disk under PostgreSQL is full; free space, then repeat the call")
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            return QueryTooLong()
         if isinstance(error, psycopg.OperationalError):
             return DatabaseUnavailable(f"PostgreSQL cannot do this now ({error}); repeat the call")
         return error

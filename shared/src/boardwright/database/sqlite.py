@@ -1,4 +1,4 @@
-"""SQLite: one file, one writer thread with group commit, reads inline.
+"""SQLite: one file, one writer thread with group commit; `sqlite_reads` has the reads.
 
 Durability: WAL with `synchronous=FULL`, so a commit returns after its fsync. Writes that queue up while an
 fsync runs share the next one: each runs in its own SAVEPOINT, then one COMMIT makes all of them durable, and
@@ -11,73 +11,19 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from boardwright.database.database import Database
-from boardwright.database.errors import (
-    ConstraintViolation,
-    DatabaseFull,
-    DatabaseUnavailable,
-    ForeignKeyViolation,
-    UniqueViolation,
-)
-from boardwright.database.transaction import Row, Transaction
+from boardwright.database.errors import DatabaseUnavailable
+from boardwright.database.sqlite_connection import SqliteTransaction, connect, translate
+from boardwright.database.sqlite_reads import Reads
+from boardwright.database.transaction import Transaction
 
 T = TypeVar("T")
 
 _GROUP_LIMIT = 128
-_STATEMENT_CACHE = 512
-_BUSY_TIMEOUT_MS = 10_000
-
-
-class SqliteTransaction(Transaction):
-    """A transaction on one `sqlite3.Connection`."""
-
-    dialect = "sqlite"
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        super().__init__()
-        self._connection = connection
-
-    def execute(self, sql: str, /, **params: Any) -> int:
-        return self._connection.execute(sql, params).rowcount
-
-    def one(self, sql: str, /, **params: Any) -> Row | None:
-        cursor = self._connection.execute(sql, params)
-        row = cursor.fetchone()
-        cursor.close()
-        return cast("Row | None", row)
-
-    def all(self, sql: str, /, **params: Any) -> list[Row]:
-        return self._connection.execute(sql, params).fetchall()
-
-    def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]], /) -> None:
-        self._connection.executemany(sql, rows)
-
-
-def translate(error: sqlite3.Error) -> Exception:
-    """The `boardwright.database` error that says the same; a programming mistake stays as it is."""
-    name = getattr(error, "sqlite_errorname", "") or ""
-    text = str(error)
-    if name.startswith("SQLITE_CONSTRAINT"):
-        columns = text.partition(": ")[2]
-        table = columns.partition(".")[0] if "." in columns else ""
-        if name in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID"):
-            return UniqueViolation(columns, table)
-        if name == "SQLITE_CONSTRAINT_FOREIGNKEY":
-            return ForeignKeyViolation(columns, table)
-        return ConstraintViolation(columns or text, table)
-    if name.startswith("SQLITE_FULL"):
-        return DatabaseFull("the disk under the SQLite file is full; free space, then repeat the call")
-    if name.startswith(
-        ("SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_LOCKED")
-    ):
-        return DatabaseUnavailable(f"SQLite cannot use its file now ({text}); the call can be repeated")
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return DatabaseUnavailable(f"the SQLite file is damaged ({text}); restore it from a backup")
-    return error
 
 
 class _Request:
@@ -119,33 +65,18 @@ class SqliteDatabase(Database):
         self.path = Path("/" + url.removeprefix("sqlite:///").lstrip("/"))
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._reader: sqlite3.Connection | None = None
-        self._reader_lock = threading.RLock()
+        self._reads = Reads(self.path)
         self._closed = False
 
     # Reading
 
     async def read(self, fn: Callable[[Transaction], T], /, *, snapshot: bool = True) -> T:
-        with self._reader_lock:
-            try:
-                if self._reader is None:
-                    self._reader = self._connect()
-                    self._reader.execute("PRAGMA query_only=ON")
-                reader = self._reader
-                if not snapshot:
-                    return fn(SqliteTransaction(reader))
-                reader.execute("BEGIN")
-                try:
-                    return fn(SqliteTransaction(reader))
-                finally:
-                    reader.execute("ROLLBACK")
-            except sqlite3.Error as error:
-                raise translate(error) from error
+        return await self._reads.run(fn, snapshot)
 
     def stored_revision(self) -> str | None:
         if not self.path.exists():
             return None
-        connection = self._connect()
+        connection = connect(self.path)
         try:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             return None if row is None else str(row[0])
@@ -177,28 +108,7 @@ class SqliteDatabase(Database):
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(timeout=10)
-        with self._reader_lock:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
-
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            connection = sqlite3.connect(
-                self.path,
-                isolation_level=None,
-                check_same_thread=False,
-                cached_statements=_STATEMENT_CACHE,
-                timeout=_BUSY_TIMEOUT_MS / 1000,
-            )
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA foreign_keys=ON")
-            connection.execute("PRAGMA temp_store=MEMORY")
-        except sqlite3.Error as error:
-            raise translate(error) from error
-        return connection
+        self._reads.close()
 
     def _run(self) -> None:
         """The writer thread: take what is queued, make it durable together, answer."""
@@ -221,7 +131,7 @@ class SqliteDatabase(Database):
                 continue
             try:
                 if connection is None:
-                    connection = self._connect()
+                    connection = connect(self.path)
                 self._commit_group(connection, group)
             except Exception as error:
                 for request in group:

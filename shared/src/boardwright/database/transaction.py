@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 
 Dialect = Literal["sqlite", "postgresql"]
 
+LONGEST_READ_SECONDS = 30.0
+
 
 class Row(Protocol):
     """One result row: `row["column"]`, `row.keys()`, `dict(row)`. Do not iterate it directly."""

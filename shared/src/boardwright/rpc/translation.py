@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from boardwright.content import errors as content
-from boardwright.database import DatabaseFull, DatabaseUnavailable, ValueRefused
+from boardwright.database import DatabaseFull, DatabaseUnavailable, QueryTooLong, ValueRefused
 from boardwright.rpc.errors import BoardwrightError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 
 
@@ -13,6 +13,8 @@ def translate(error: Exception) -> BoardwrightError | None:
         return error
     if isinstance(error, DatabaseFull):
         return ResourceExhausted("DATABASE_FULL", str(error))
+    if isinstance(error, QueryTooLong):
+        return ResourceExhausted("QUERY_TOO_LONG", str(error))
     if isinstance(error, DatabaseUnavailable):
         return Unavailable("DATABASE_UNAVAILABLE", str(error))
     if isinstance(error, ValueRefused):

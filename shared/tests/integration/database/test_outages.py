@@ -192,7 +192,7 @@ async def test_a_missing_folder_is_told(tmp_path):
 
 
 async def test_a_locked_file_is_waited_for_or_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("boardwright.database.sqlite._BUSY_TIMEOUT_MS", 100)
+    monkeypatch.setattr("boardwright.database.sqlite_connection._BUSY_TIMEOUT_MS", 100)
     database = Database.open(f"sqlite://{tmp_path}/ledger.db", schema="ledger", migrations=LEDGER)
     database.migrate(in_process=True)
     other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)

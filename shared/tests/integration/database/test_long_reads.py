@@ -1,0 +1,68 @@
+"""A read that takes long holds up no other call, ends when nobody waits for it, and has a longest time."""
+
+import asyncio
+
+import pytest
+
+from boardwright.database import Database, DatabaseUnavailable, QueryTooLong
+from boardwright.rpc.errors import ResourceExhausted
+from boardwright.rpc.translation import translate
+
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) AS n FROM n"
+
+
+def one_statement(tx):
+    return tx.one(ENDLESS)
+
+
+def many_statements(tx):
+    while True:
+        tx.one("SELECT 1 AS n")
+
+
+@pytest.mark.parametrize("long_read", [one_statement, many_statements])
+async def test_others_read_and_write_beside_it(sqlite_database, long_read):
+    reading = asyncio.create_task(sqlite_database.read(long_read))
+    for n in range(5):
+        await sqlite_database.write(
+            lambda tx, n=n: tx.execute(
+                "INSERT INTO accounts (account, balance, labels) VALUES (:n, 0, '')", n=n
+            )
+        )
+        row = await sqlite_database.read(lambda tx: tx.one("SELECT COUNT(*) AS n FROM accounts"))
+        assert row["n"] == n + 1
+    assert not reading.done()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
+async def test_it_ends_with_its_caller_or_with_the_database(sqlite_database):
+    """More of them than there are threads: those that nobody waits for any more make room."""
+    for _ in range(5):
+        reading = asyncio.create_task(sqlite_database.read(one_statement))
+        await asyncio.sleep(0)
+        reading.cancel()
+    assert (await sqlite_database.read(lambda tx: _longer_than_on_the_loop(tx)))["n"] == 200_000
+    reading = asyncio.create_task(sqlite_database.read(one_statement))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(sqlite_database.close)
+    with pytest.raises(DatabaseUnavailable, match="stopping"):
+        await reading
+
+
+def _longer_than_on_the_loop(tx):
+    return tx.one(f"{ENDLESS.partition('SELECT i + 1')[0]} SELECT i + 1 FROM n WHERE i < 200000)"
+                  " SELECT COUNT(*) AS n FROM n")  # fmt: skip
+
+
+async def test_it_has_a_longest_time_and_the_caller_is_told_to_ask_for_less(database, monkeypatch):
+    monkeypatch.setattr("boardwright.database.sqlite_reads.LONGEST_READ_SECONDS", 0.2)
+    monkeypatch.setattr("boardwright.database.postgresql._STATEMENT_TIMEOUT_MS", 200)
+    short = Database.open(database.url, schema="ledger", migrations=database.migrations)
+    with pytest.raises(QueryTooLong, match="ask for less") as caught:
+        await short.read(one_statement)
+    told = translate(caught.value)
+    assert isinstance(told, ResourceExhausted)  # an outage would be asked again, and take as long again
+    assert told.reason == "QUERY_TOO_LONG"
+    short.close()
