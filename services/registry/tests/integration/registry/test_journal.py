@@ -188,6 +188,20 @@ async def test_a_watch_sees_its_project_alone(client):
     watch.cancel()
 
 
+async def test_events_name_the_actor_to_those_who_may_read_the_audit_log(client):
+    await client.model()
+
+    async def actor(role):
+        async with connect(client.endpoint, token=client.tokens[role]) as channel:
+            watch = registry_pb2_grpc.RegistryStub(channel).WatchEvents(pb.WatchEventsRequest(parent=PROJECT))
+            event = await asyncio.wait_for(watch.read(), 30)
+            watch.cancel()
+            return event.actor
+
+    assert await actor("releaser")
+    assert not await actor("viewer")
+
+
 async def test_a_cursor_is_checked(client):
     watch = client.registry.WatchEvents(pb.WatchEventsRequest(parent=PROJECT, cursor="nonsense"))
     assert (await failure(watch.read())).reason == "FIELD_INVALID"

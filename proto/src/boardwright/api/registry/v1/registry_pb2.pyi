@@ -846,6 +846,7 @@ class Event(_message.Message):
     """
     subject: _builtins.str
     actor: _builtins.str
+    """Who did it, told to those who may read the audit log; else ""."""
     data_json: _builtins.str
     """The resource after the change, JSON."""
     @_builtins.property

@@ -19,6 +19,7 @@ from boardwright.registry.ports import Page
 from boardwright.registry.recording import Call
 from boardwright.registry.releases_service import Intent, Outcome, ReleasesService
 from boardwright.registry.rpc import convert
+from boardwright.registry.rpc.permissions import PERMISSIONS
 from boardwright.registry.variants_service import VariantsService
 from boardwright.registry.versions_service import VersionsService
 from boardwright.rpc.auth import current_principal
@@ -250,12 +251,13 @@ class RegistryServicer(pb_grpc.RegistryServicer):
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: Any) -> AsyncIterator[pb.Event]:
         (project,) = names.PROJECT.parse(request.parent, "parent")
+        audits = current_principal().may(PERMISSIONS["ListAuditEvents"], project)
         async for event in self._lineage.watch(project, request.cursor):
             yield pb.Event(
                 cursor=event.cursor,
                 type=event.kind,
                 subject=event.subject,
-                actor=event.payload.get("actor", ""),
+                actor=event.payload.get("actor", "") if audits else "",
                 create_time=convert.timestamp(event.created_us),
                 data_json=json.dumps(event.payload.get("data"), ensure_ascii=False),
             )
