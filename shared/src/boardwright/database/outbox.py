@@ -98,9 +98,11 @@ class Outbox:
                     position = parse_cursor(event.cursor)
                     if event.subject.startswith(subject_prefix):
                         yield event
-                if len(events) < _BATCH:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(wake.wait(), _POLL_SECONDS)
+                if len(events) == _BATCH:
+                    await asyncio.sleep(0)  # events of others are passed over without giving way to anybody
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(wake.wait(), _POLL_SECONDS)
         finally:
             self._waiting.discard(wake)
 

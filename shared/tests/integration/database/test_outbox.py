@@ -42,6 +42,25 @@ async def test_a_watcher_is_woken_by_a_commit(database):
     assert [e.payload["number"] for e in events] == [1, 2]
 
 
+async def test_a_watcher_that_passes_over_a_long_log_gives_way_to_others(sqlite_database, monkeypatch):
+    """Reads of SQLite do not wait, and what is passed over is not sent: nothing else would stop it."""
+    monkeypatch.setattr(outbox, "_BATCH", 10)
+    box = Outbox(sqlite_database)
+    await sqlite_database.write(lambda tx: [append(box, "others/x", n)(tx) for n in range(100)])
+    read, reads = sqlite_database.read, []
+
+    async def counted(fn):
+        reads.append(fn)
+        return await read(fn)
+
+    monkeypatch.setattr(sqlite_database, "read", counted)
+    watching = asyncio.create_task(take(box.watch(subject_prefix="things/"), 1))
+    for turn in range(1, 5):
+        await asyncio.sleep(0)
+        assert len(reads) == turn
+    watching.cancel()
+
+
 async def test_an_undone_change_leaves_no_event(database):
     box = Outbox(database)
 
