@@ -13,10 +13,10 @@ from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.observe import TensorRange, observe
 from boardwright.compiler.engine.protect import excluded_names, protect
 from boardwright.compiler.engine.protect.measured import candidate_groups
-from boardwright.compiler.engine.protect.sensitivity import decibels, noise_ratio
 from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.quantize import quantize
 from boardwright.compiler.engine.scheme import PROFILES
+from boardwright.compiler.engine.sqnr import decibels, noise_ratio
 
 HEADS = (
     "anchored",
@@ -30,8 +30,11 @@ HEADS = (
 FLOAT = TensorProto.FLOAT
 
 
-def dense_head(scales=(16, 8, 4), last=3):
-    """A backbone of 3×3 convolutions that halves its maps, and one last layer on each of them."""
+def dense_head(scales=(16, 8, 4), last=3, branch=0):
+    """A backbone of 3×3 convolutions that halves its maps, and one last layer on each of them.
+
+    With ``branch``, a 1×1 convolution of so many channels and its SiLU lie in front of each last layer.
+    """
     random = np.random.default_rng(0)
     nodes, stored, outputs, shape = [], [], [], 2 * scales[0]
     tensor, channels = "image", 3
@@ -49,7 +52,13 @@ def dense_head(scales=(16, 8, 4), last=3):
             convolve(f"{part}{place}", tensor, 32, channels, 3, stride)
             nodes.append(onnx.helper.make_node("Relu", [f"{part}{place}"], [f"{part}{place}_relu"]))
             tensor, channels, shape = f"{part}{place}_relu", 32, cells
-        convolve(f"answer{place}", tensor, last, 32, 1, 1)
+        read, width = tensor, 32
+        if branch:
+            convolve(f"branch{place}", tensor, branch, 32, 1, 1)
+            nodes.append(onnx.helper.make_node("Sigmoid", [f"branch{place}"], [f"gate{place}"]))
+            nodes.append(onnx.helper.make_node("Mul", [f"branch{place}", f"gate{place}"], [f"silu{place}"]))
+            read, width = f"silu{place}", branch
+        convolve(f"answer{place}", read, last, width, 1, 1)
         outputs.append(onnx.helper.make_tensor_value_info(f"answer{place}", FLOAT, [1, last, cells, cells]))
     image = onnx.helper.make_tensor_value_info("image", FLOAT, [1, 3, 2 * scales[0], 2 * scales[0]])
     graph = onnx.helper.make_graph(nodes, "dense", [image], outputs, stored)
@@ -347,6 +356,32 @@ def test_a_large_last_layer_stays_on_integers_beside_small_ones():
     (found,) = by_rule(protected(model, feeds), "answer")
     assert "answer2" in found.nodes
     assert "answer0" not in found.nodes
+
+
+def test_what_feeds_a_small_last_layer_stays_in_floating_point_with_its_activation():
+    model, feeds = dense_head(branch=6)
+    (found,) = by_rule(protected(model, feeds), "answer")
+    prepared = prepare_graph(model)
+    made = {node.name: node.output[0] for node in prepared.graph.node}
+    assert {made[name] for name in found.nodes} >= {
+        "branch2",
+        "gate2",
+        "silu2",
+        "branch1",
+        "silu1",
+        "answer2",
+    }
+    assert "on2" not in found.nodes, "it is large, and its map is read by the branch alone through a Relu"
+    done = quantize(model, feeds, PROFILES["x86-vnni"])
+    rounded = {node.input[0] for node in done.model.graph.node if node.op_type == "QuantizeLinear"}
+    assert not rounded & {"branch2", "gate2", "silu2"}
+
+
+def test_a_large_feeder_stays_on_integers():
+    model, feeds = dense_head(branch=32)
+    (found,) = by_rule(protected(model, feeds), "answer")
+    assert "branch2" in found.nodes
+    assert "branch0" not in found.nodes
 
 
 @pytest.mark.parametrize("profile", ["tensorrt", "vx-delegate", "tidl-mma1"])

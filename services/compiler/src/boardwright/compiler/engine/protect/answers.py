@@ -1,53 +1,94 @@
-"""Rule ``answer``: small last layers of a dense head.
+"""Rule ``answer``: small last layers of a dense head, and what feeds them.
 
 A dense head answers for every cell of the image by last layers of its own, often one for each scale. What
 such a layer's input is rounded to stands in the box and in the score: no pooling averages it, no later
 layer corrects it. Where a last layer has few of the network's multiplications and weights, floating point
-costs next to nothing there. The large ones, those of the finest scale, stay integers: on a CPU they would
-cost latency, and there is the least to gain (many cells share what they say).
+costs next to nothing there; so it does in the layer in front of it, whose output is then not rounded on
+this way at all. The large ones, those of the finest scale, stay integers: on a CPU they would cost latency,
+and there is the least to gain (many cells share what they say).
+
+On YOLOv5n what feeds the last layers of the two coarse scales (2.3 % of the multiplications) made half of all
+that rounding does to boxes: without it mAP against FP32's own boxes rises from 90.5 to 92.7 %, and the time
+of a run by less than 0.01 of FP32's.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from boardwright.compiler.engine.protect.exclusion import Exclusion
-from boardwright.compiler.engine.protect.structure import Subject
+from boardwright.compiler.engine.protect.structure import Subject, with_followers
 
 _LAYER_MACS = 0.025
-_ALL_MACS = 0.04
+_ALL_MACS = 0.06
 _LAYER_WEIGHTS = 0.05
 
 
 def find_answers(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[int]]]:
-    """Return the last convolutions over cells, the smallest first, while they cost next to nothing.
+    """Return last convolutions over cells, then what feeds them, each time the smallest first.
 
-    CPU kernels alone take part: leaving an accelerator has a price that is not known here.
+    All together cost next to nothing. CPU kernels alone take part: leaving an accelerator has a price that is
+    not known here.
     """
     scheme = subject.scheme
     if not scheme.per_channel or scheme.activation_symmetric:
         return []
-    macs = subject.macs
-    weights = {index: _weights(subject, index) for index in subject.layers}
-    all_macs, all_weights = max(sum(macs.values()), 1), max(sum(weights.values()), 1)
+    layers: list[int] = []
     chosen: set[int] = set()
-    spent = 0.0
-    for index in sorted(subject.topology.last_layers, key=lambda index: (macs[index], index)):
-        share = macs[index] / all_macs
-        if index in taken or not _is_dense(subject, index) or not macs[index]:
-            continue
-        if share > _LAYER_MACS or weights[index] / all_weights > _LAYER_WEIGHTS or spent + share > _ALL_MACS:
-            continue
-        chosen.add(index)
-        spent += share
-    if not chosen:
+    for index, members in _candidates(subject, layers):
+        if index not in taken and index not in layers and _is_small(subject, index, layers):
+            layers.append(index)
+            chosen |= members
+    if not layers:
         return []
-    names = subject.names(chosen)
+    names = subject.names(layers)
+    spent = sum(_share(subject, index) for index in layers)
     reason = (
-        f"{', '.join(names[:3])}{'…' if len(names) > 3 else ''} answer for the cells of the image: no later "
-        f"layer evens out their rounding, and they have {spent:.1%} of the multiplications."
+        f"{', '.join(names[:3])}{'…' if len(names) > 3 else ''} answer for the cells of the image, or feed "
+        f"what does: no later layer evens out their rounding, and they have {spent:.1%} of the "
+        "multiplications."
     )
-    return [(Exclusion("answer", names, reason), chosen)]
+    return [(Exclusion("answer", subject.names(chosen), reason), chosen)]
+
+
+def _candidates(subject: Subject, chosen: list[int]) -> Iterator[tuple[int, set[int]]]:
+    """Give layers with the nodes that go with them: the last ones, then what feeds those in ``chosen``."""
+
+    def by_size(layers: list[int]) -> list[int]:
+        return sorted(layers, key=lambda index: (subject.macs[index], index))
+
+    for index in by_size([index for index in subject.topology.last_layers if _is_dense(subject, index)]):
+        yield index, {index}
+    feeders = {feeder: members for index in chosen for feeder, members in _feeders(subject, index)}
+    for index in by_size(list(feeders)):
+        yield index, feeders[index]
+
+
+def _feeders(subject: Subject, index: int) -> Iterator[tuple[int, set[int]]]:
+    """Give the convolution whose outputs, elementwise operators apart, are all that ``index`` reads."""
+    topology = subject.topology
+    between = topology.walk([index], topology.producers, lambda node: node in subject.layers)
+    before = {producer for node in between | {index} for producer in topology.producers(node)} - between
+    if len(before) == 1 and _is_dense(subject, feeder := before.pop()):
+        members = with_followers(subject, feeder)
+        if between <= members:
+            yield feeder, members
+
+
+def _is_small(subject: Subject, index: int, beside: list[int]) -> bool:
+    """Tell whether floating point costs next to nothing for a layer, with those chosen ``beside`` it."""
+    share = _share(subject, index)
+    weights = {layer: _weights(subject, layer) for layer in subject.layers}
+    return (
+        0 < share <= _LAYER_MACS
+        and share + sum(_share(subject, layer) for layer in beside) <= _ALL_MACS
+        and weights[index] <= _LAYER_WEIGHTS * max(sum(weights.values()), 1)
+    )
+
+
+def _share(subject: Subject, index: int) -> float:
+    return subject.macs[index] / max(sum(subject.macs.values()), 1)
 
 
 def has_dense_head(subject: Subject) -> bool:
