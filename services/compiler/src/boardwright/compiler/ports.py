@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,10 +42,8 @@ class Version:
 class KnownVariant:
     """A Variant that is registered already."""
 
-    variant: str
-    name: str
     graph_digest: str
-    quantization_profile: str = ""
+    quantization_profile: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +99,8 @@ class Registry(Protocol):
         """Fix the specs that import derived. Raises: FailedPrecondition SPEC_FIXED."""
         ...
 
-    async def list_variants(self, version: str, principal: str) -> Sequence[KnownVariant]:
-        """Return the Variants of a version."""
+    async def find_variant(self, name: str, principal: str) -> KnownVariant | None:
+        """Return a Variant; None where there is none of this name."""
         ...
 
     async def create_variant(self, version: str, new: NewVariant, request_id: str, principal: str) -> str:

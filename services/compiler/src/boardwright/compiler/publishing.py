@@ -17,7 +17,6 @@ from boardwright.compiler.domain.profiles import BoardProfile
 from boardwright.compiler.ports import (
     FileOfVersion,
     Journal,
-    KnownVariant,
     NewMeasurement,
     NewVariant,
     Registry,
@@ -60,7 +59,6 @@ class Publisher:
         await self._record_lineage(job)
         await self._fix_specs(job)
         version = str(job.spec["version"])
-        known = list(await self._registry.list_variants(version, job.principal))
         names: dict[str, str] = {}
         made: list[str] = []
         for entry in job.spec["plan"]:
@@ -68,7 +66,7 @@ class Publisher:
             step = job.step(planned.step)
             outcome = step.outcome or StepOutcome()
             if planned.makes_variant:
-                name = await self._register_variant(job, version, planned, outcome, known)
+                name = await self._register_variant(job, version, planned, outcome)
                 names[planned.variant] = name
                 made.append(name)
                 size = {"size_bytes": float(outcome.outputs[MODEL].size_bytes)}
@@ -107,17 +105,12 @@ class Publisher:
         await self._registry.fix_specs(str(job.spec["version"]), texts[0], texts[1], job.principal)
 
     async def _register_variant(
-        self,
-        job: Job,
-        version: str,
-        planned: _PlannedStep,
-        outcome: StepOutcome,
-        known: list[KnownVariant],
+        self, job: Job, version: str, planned: _PlannedStep, outcome: StepOutcome
     ) -> str:
         graph = outcome.outputs[MODEL]
-        variant, name = choose_name(planned.variant, planned.profile, graph.digest, known)
-        if name:
-            return name
+        variant, is_registered = await self._choose_id(job, version, planned, graph.digest)
+        if is_registered:
+            return variant_name(version, variant)
         new = NewVariant(
             variant=variant,
             recipe=str(job.spec["recipe"]["name"]),
@@ -127,33 +120,34 @@ class Publisher:
             record_digest=outcome.record,
             details={**outcome.values, "warnings": list(outcome.warnings)},
         )
-        name = await self._registry.create_variant(
+        return await self._registry.create_variant(
             version, new, request_id(outcome.record, version, variant), job.principal
         )
-        known.append(KnownVariant(variant, name, graph.digest, planned.profile))
-        return name
+
+    async def _choose_id(
+        self, job: Job, version: str, planned: _PlannedStep, graph_digest: str
+    ) -> tuple[str, bool]:
+        """Return the id for a Variant, and whether that very graph is registered under it already.
+
+        Compiled for another profile, ``int8`` becomes ``int8-arm``; with other samples, ``int8-2``.
+        """
+        wanted = candidate = planned.variant
+        for number in range(2, _MAX_SAME_NAME):
+            held = await self._registry.find_variant(variant_name(version, candidate), job.principal)
+            if held is None:
+                return candidate, False
+            if held.graph_digest == graph_digest:
+                return candidate, True
+            if held.quantization_profile != planned.profile:
+                wanted = candidate = f"{wanted}-{BoardProfile(planned.profile).id}"
+            else:
+                candidate = f"{wanted}-{number}"
+        return f"{wanted}-{graph_digest.removeprefix('sha256:')[:12]}", False
 
 
-def choose_name(
-    wanted: str, profile: str, graph_digest: str, known: Sequence[KnownVariant]
-) -> tuple[str, str]:
-    """Return the id for a Variant and, if that very graph is registered under it, its name ("" else).
-
-    Compiled for another profile, ``int8`` becomes ``int8-arm``; with other samples, ``int8-2``.
-    """
-    by_id = {variant.variant: variant for variant in known}
-    candidate = wanted
-    for number in range(2, _MAX_SAME_NAME):
-        held = by_id.get(candidate)
-        if held is None:
-            return candidate, ""
-        if held.graph_digest == graph_digest:
-            return candidate, held.name
-        if held.quantization_profile != profile:
-            wanted = candidate = f"{wanted}-{BoardProfile(profile).id}"
-        else:
-            candidate = f"{wanted}-{number}"
-    return f"{wanted}-{graph_digest.removeprefix('sha256:')[:12]}", ""
+def variant_name(version: str, variant: str) -> str:
+    """Return the resource name of a version's Variant."""
+    return f"{version}/variants/{variant}"
 
 
 def request_id(record_digest: str, parent: str, what: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -83,12 +83,10 @@ class SimulatedRegistry:
         if self.specs.setdefault(version, (input_json, output_json)) != (input_json, output_json):
             raise FailedPrecondition("SPEC_FIXED", "another spec is already fixed.")
 
-    async def list_variants(self, version: str, principal: str) -> Sequence[KnownVariant]:
+    async def find_variant(self, name: str, principal: str) -> KnownVariant | None:
         self._count()
-        return [
-            KnownVariant(new.variant, name, new.graph.content.digest, new.quantization_profile)
-            for name, new in self.variants.items()
-        ]
+        new = self.variants.get(name)
+        return None if new is None else KnownVariant(new.graph.content.digest, new.quantization_profile)
 
     async def create_variant(self, version: str, new: NewVariant, request_id: str, principal: str) -> str:
         self._count()

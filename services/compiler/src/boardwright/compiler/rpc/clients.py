@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,6 @@ from boardwright.rpc.errors import NotFound, ResourceExhausted, Unavailable, fro
 
 _T = TypeVar("_T")
 _MAX_MANIFEST_BYTES = 256 << 20
-_PAGE = 1000
 
 
 def on_behalf_of(principal: str) -> tuple[tuple[str, str], ...]:
@@ -133,30 +132,16 @@ class RegistryClient:
         )
         await _ask(self._registry.FixSpecs(request, metadata=on_behalf_of(principal)), "registry")
 
-    async def list_variants(self, version: str, principal: str) -> Sequence[KnownVariant]:
-        """Return every Variant of a version."""
-        found: list[KnownVariant] = []
-        token = ""
-        while True:
-            page: registry_pb2.ListVariantsResponse = await _ask(
-                self._registry.ListVariants(
-                    registry_pb2.ListVariantsRequest(parent=version, page_size=_PAGE, page_token=token),
-                    metadata=on_behalf_of(principal),
-                ),
-                "registry",
+    async def find_variant(self, name: str, principal: str) -> KnownVariant | None:
+        """Return a Variant; None where there is none of this name."""
+        request = registry_pb2.GetVariantRequest(name=name)
+        try:
+            found: registry_pb2.Variant = await _ask(
+                self._registry.GetVariant(request, metadata=on_behalf_of(principal)), "registry"
             )
-            found += [
-                KnownVariant(
-                    variant.name.rpartition("/")[2],
-                    variant.name,
-                    variant.graph.digest,
-                    variant.quantization_profile,
-                )
-                for variant in page.variants
-            ]
-            token = page.next_page_token
-            if not token:
-                return found
+        except NotFound:
+            return None
+        return KnownVariant(found.graph.digest, found.quantization_profile)
 
     async def create_variant(self, version: str, new: NewVariant, request_id: str, principal: str) -> str:
         """Register a Variant."""
