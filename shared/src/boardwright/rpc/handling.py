@@ -1,4 +1,4 @@
-"""What happens around every RPC: trace, caller, permission, errors, metrics. One wrapper, made at start.
+"""What happens around every RPC: trace, caller, permission, turn, errors, metrics. One wrapper a method.
 
 gRPC's own interceptors cost a coroutine and a handler look-up each per call; this wraps the generated
 handlers once, when they are registered, and does everything in one function.
@@ -15,10 +15,18 @@ from typing import Any
 
 import grpc
 
-from boardwright.rpc.auth import Permission, TokenFile, authenticate, check_request, set_principal
+from boardwright.rpc.auth import (
+    Permission,
+    TokenFile,
+    authenticate,
+    check_request,
+    current_principal,
+    set_principal,
+)
 from boardwright.rpc.errors import BoardwrightError, Internal, Unavailable, to_status
 from boardwright.rpc.tenancy import check_names
 from boardwright.rpc.translation import translate
+from boardwright.rpc.turns import Turns
 from boardwright.telemetry import histogram, tracing
 
 _log = logging.getLogger(__name__)
@@ -49,6 +57,7 @@ class Gate:
         self._tokens = tokens
         self._grant_key = grant_key
         self._streams: set[asyncio.Task[Any]] = set()
+        self._turns = Turns()
         self._stopping = False
 
     def end_streams(self) -> None:
@@ -109,15 +118,22 @@ class Gate:
     def _unary(self, method: str, behavior: Behavior, permission: Permission) -> Behavior:
         admit, observe, clock = self._admit, _latency.observe, time.perf_counter
 
+        async def run(request: Any, context: Any) -> Any:
+            if not tracing.exporting():
+                return await behavior(request, context)
+            with tracing.span(method, **{"rpc.method": method}):
+                return await behavior(request, context)
+
         async def handle(request: Any, context: Any) -> Any:
             start = clock()
             try:
                 admit(request, context, permission)
-                if tracing.exporting():
-                    with tracing.span(method, **{"rpc.method": method}):
-                        answer = await behavior(request, context)
+                turn = self._turns.of(current_principal())
+                if turn is None:
+                    answer = await run(request, context)
                 else:
-                    answer = await behavior(request, context)
+                    async with turn:
+                        answer = await run(request, context)
             except Exception as error:
                 known = _judge(method, error)
                 observe(clock() - start, method, known.code)

@@ -11,12 +11,14 @@ import pytest
 from boardwright.api.registry.v1 import registry_pb2 as pb
 from boardwright.api.registry.v1 import registry_pb2_grpc
 from boardwright.database import DatabaseFull, DatabaseUnavailable
+from boardwright.rpc import handling
 from boardwright.rpc import server as rpc_server
 from boardwright.rpc.auth import current_principal, permits
 from boardwright.rpc.client import connect, connect_sync
 from boardwright.rpc.errors import FailedPrecondition, from_rpc_error
 from boardwright.rpc.handling import Gate
 from boardwright.rpc.server import ServerSettings, Service, serve
+from boardwright.rpc.turns import Turns
 from boardwright.telemetry import current_traceparent, metrics_text, span
 from boardwright.testing.services import write_tokens
 
@@ -29,7 +31,8 @@ class Servicer(registry_pb2_grpc.RegistryServicer):
     def __init__(self):
         self.seen = []
         self.fails = []
-        self.watching = asyncio.Event()
+        self.watching, self.answering = asyncio.Event(), asyncio.Event()
+        self.held = asyncio.Semaphore(0)
 
     async def GetModel(self, request, context):
         principal = current_principal()
@@ -44,6 +47,12 @@ class Servicer(registry_pb2_grpc.RegistryServicer):
 
     async def UpdateModel(self, request, context):
         await asyncio.sleep(30)
+
+    async def ListModels(self, request, context):
+        """Answers once the test says so."""
+        self.held.release()
+        await self.answering.wait()
+        return pb.ListModelsResponse()
 
     async def WatchEvents(self, request, context):
         yield pb.Event(cursor="1")
@@ -111,6 +120,36 @@ async def test_a_request_that_names_another_projects_resource_never_reaches_the_
         call = registry_pb2_grpc.RegistryStub(channel).SetAlias(pb.SetAliasRequest(alias=alias))
         error = await failure(call)
     assert (error.reason, error.metadata["field"]) == ("FIELD_INVALID", "alias.version")
+
+
+async def test_one_callers_burst_waits_for_its_turns_and_others_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(handling, "Turns", lambda: Turns(at_a_time=3, most_waiting=4))
+    servicer = Servicer()
+    async with served(tmp_path, servicer) as (endpoint, tokens), contextlib.AsyncExitStack() as channels:
+
+        async def stub(role, principal=None):
+            connected = connect(endpoint, token=tokens[role], principal=principal)
+            return registry_pb2_grpc.RegistryStub(await channels.enter_async_context(connected))
+
+        busy = await stub("viewer")
+        burst = [asyncio.ensure_future(busy.ListModels(pb.ListModelsRequest()).code()) for _ in range(8)]
+        # Eight calls: three run, four wait, one is refused before any of them has ended.
+        refused, _ = await asyncio.wait(burst, return_when=asyncio.FIRST_COMPLETED)
+        assert [each.result() for each in refused] == [grpc.StatusCode.RESOURCE_EXHAUSTED]
+        error = await failure(busy.GetModel(pb.GetModelRequest(name=NAME)))
+        assert (error.reason, error.metadata["principal"]) == ("TOO_MANY_CALLS", "viewer")
+        for_busy = await stub("service", "viewer")  # what a service does for a user is that user's
+        assert (await failure(for_busy.GetModel(pb.GetModelRequest(name=NAME)))).reason == "TOO_MANY_CALLS"
+        for role in ("developer", "service"):
+            assert (await (await stub(role)).GetModel(pb.GetModelRequest(name=NAME))).name == NAME
+        for _ in range(3):
+            await servicer.held.acquire()
+        assert servicer.held.locked()
+        waiting = [each for each in burst if not each.done()]
+        waiting.pop().cancel()  # who hangs up gives its turn back
+        servicer.answering.set()
+        assert await asyncio.gather(*waiting) == [grpc.StatusCode.OK] * 6
+        assert (await busy.GetModel(pb.GetModelRequest(name=NAME))).name == NAME
 
 
 @pytest.mark.parametrize(
@@ -231,7 +270,7 @@ async def test_stopping_ends_streams_at_once_and_tells_them_to_resume(tmp_path):
 
 
 async def test_a_service_that_is_not_there_is_unreachable(tmp_path):
-    async with connect("127.0.0.1:1", token="x", deadline_seconds=10) as channel:
+    async with connect("127.0.0.1:1", token="x", deadline_seconds=120) as channel:
         stub = registry_pb2_grpc.RegistryStub(channel)
         error = await failure(stub.GetModel(pb.GetModelRequest(name=NAME)))
     assert error.reason == "SERVICE_UNREACHABLE"
@@ -246,7 +285,7 @@ async def test_an_address_of_rest_is_told_from_an_outage(tmp_path):
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as rest:
         port = rest.sockets[0].getsockname()[1]
-        async with connect(f"127.0.0.1:{port}", token="x", deadline_seconds=10) as channel:
+        async with connect(f"127.0.0.1:{port}", token="x", deadline_seconds=120) as channel:
             stub = registry_pb2_grpc.RegistryStub(channel)
             error = await failure(stub.GetModel(pb.GetModelRequest(name=NAME)))
     assert error.reason == "SERVICE_UNREACHABLE"

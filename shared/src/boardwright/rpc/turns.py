@@ -1,0 +1,83 @@
+"""How many calls of one caller a service works on at a time: no caller's burst holds up the others.
+
+More of a caller's calls wait for a turn, in their order; whoever has far too many waiting is refused.
+Workers and services act for everybody and wait for one another's answers: they are not bounded, but what a
+service does on behalf of a user counts as that user's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from boardwright.rpc.auth import Principal
+from boardwright.rpc.errors import ResourceExhausted
+
+AT_A_TIME = 128
+"""As many as SQLite's writer makes durable together: the next commit has room for other callers."""
+MOST_WAITING = 2000
+
+
+class _Caller:
+    """One caller's turns. `calls`: that run or wait."""
+
+    __slots__ = ("calls", "turns")
+
+    def __init__(self, at_a_time: int) -> None:
+        self.calls = 0
+        self.turns = asyncio.Semaphore(at_a_time)
+
+
+class Turns:
+    """The turns of every caller that has calls under way."""
+
+    def __init__(self, at_a_time: int = AT_A_TIME, most_waiting: int = MOST_WAITING) -> None:
+        self._at_a_time, self._most_waiting = at_a_time, most_waiting
+        self._callers: dict[str, _Caller] = {}
+
+    def of(self, principal: Principal) -> _Turn | None:
+        """A turn to be taken with `async with`; None for callers without a bound.
+
+        Raises: ResourceExhausted TOO_MANY_CALLS.
+        """
+        if principal.kind != "user" and not principal.on_behalf_of:
+            return None
+        name = principal.actor
+        caller = self._callers.get(name)
+        if caller is None:
+            caller = self._callers[name] = _Caller(self._at_a_time)
+        if caller.calls >= self._at_a_time + self._most_waiting:
+            raise ResourceExhausted(
+                "TOO_MANY_CALLS",
+                f"{name} has {caller.calls} calls under way here; wait for some of them, then call again",
+                principal=name,
+            )
+        return _Turn(self._callers, name, caller)
+
+
+class _Turn:
+    """Counts as a call from the start; enter it at once. The block runs when it is its turn."""
+
+    __slots__ = ("_caller", "_callers", "_name")
+
+    def __init__(self, callers: dict[str, _Caller], name: str, caller: _Caller) -> None:
+        self._callers, self._name, self._caller = callers, name, caller
+        caller.calls += 1
+
+    async def __aenter__(self) -> None:
+        try:
+            await self._caller.turns.acquire()
+        except BaseException:
+            self._end()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._caller.turns.release()
+        self._end()
+
+    def _end(self) -> None:
+        self._caller.calls -= 1
+        if not self._caller.calls:
+            del self._callers[self._name]
