@@ -17,11 +17,11 @@ from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.importing import Declared, import_checkpoint
 from boardwright.compiler.engine.observe import CalibrationRecord, observe
 from boardwright.compiler.engine.protect import excluded_names, find_cause, measure_sensitivity, protect
-from boardwright.compiler.engine.protect.sensitivity import noise_ratio
 from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.protect.weights import find_spread_weights
 from boardwright.compiler.engine.quantize import insert_quantization
 from boardwright.compiler.engine.scheme import PROFILES
+from boardwright.compiler.engine.sqnr import noise_ratio
 from boardwright.model import InputSpec, preprocess
 
 DATA = Path(__file__).parents[6] / "shared" / "data"

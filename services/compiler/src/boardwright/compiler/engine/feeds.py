@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.graph.inspect import graph_inputs
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
     from boardwright.model import InputSpec
 
-    Feed = dict[str, np.ndarray[Any, Any]]
+Feed = Mapping[str, "np.ndarray[Any, Any]"]
+"""What a session runs on: arrays by the names of inputs."""
 
 
 def batch_of(model: onnx.ModelProto, spec: InputSpec) -> int:
@@ -22,7 +24,7 @@ def batch_of(model: onnx.ModelProto, spec: InputSpec) -> int:
     return axis if isinstance(axis, int) and axis > 0 else 1
 
 
-def feed_of(image: Any, spec: InputSpec, batch: int = 1) -> Feed:
+def feed_of(image: Any, spec: InputSpec, batch: int = 1) -> dict[str, np.ndarray[Any, Any]]:
     """Return one image (Pillow's, or (H, W, C) uint8) as a session's inputs, repeated to ``batch``.
 
     Raises:

@@ -20,10 +20,11 @@ from boardwright.compiler.engine.protect import (
 )
 from boardwright.compiler.engine.protect.measured import candidate_groups
 from boardwright.compiler.engine.protect.noise import noisy_units, scale_of
-from boardwright.compiler.engine.protect.sensitivity import OutputNoise, answers, decibels, noise_ratio
+from boardwright.compiler.engine.protect.sensitivity import OutputNoise, answers
 from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.quantize import insert_quantization
 from boardwright.compiler.engine.scheme import PROFILES, QuantizationScheme
+from boardwright.compiler.engine.sqnr import decibels, noise_ratio
 
 
 @pytest.fixture
@@ -138,17 +139,6 @@ def test_scales_are_those_of_the_quantizer(classifier, noise, profile):
 def test_a_constant_tensor_has_a_scale():
     scale, _ = scale_of(TensorRange(0, 0), QuantizationScheme())
     assert scale > 0
-
-
-def test_channels_count_alike_whatever_their_size():
-    rng = np.random.default_rng(0)
-    boxes, scores = 600 * rng.random((1, 4, 50)), rng.random((1, 2, 50))
-    wanted = np.concatenate([boxes, scores], axis=1)
-    blind = np.concatenate([boxes, 0 * scores], axis=1)
-    assert noise_ratio([blind], [wanted]) == pytest.approx(2 / 6)
-    assert noise_ratio([wanted], [wanted]) == 0
-    assert noise_ratio([wanted[:, :3]], [wanted]) == 1
-    assert noise_ratio([np.full_like(wanted, np.nan)], [wanted]) == 1
 
 
 def test_no_samples_no_sensitivity(classifier, noise):

@@ -107,6 +107,21 @@ def with_values(model: onnx.ModelProto, values: Mapping[str, Array]) -> onnx.Mod
     return copy
 
 
+def dequantized_names(quantized: onnx.ModelProto) -> dict[str, str]:
+    """Return by the name of each tensor that is rounded what it is called behind the first Dequantize.
+
+    In front of its Quantize it may be scaled, and is not rounded yet.
+    """
+    rounded = {
+        node.output[0]: node.input[0] for node in quantized.graph.node if node.op_type == "QuantizeLinear"
+    }
+    found: dict[str, str] = {}
+    for node in quantized.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in rounded:
+            found.setdefault(rounded[node.input[0]], node.output[0])
+    return found
+
+
 def give_constant(
     graph: onnx.GraphProto,
     stored: dict[str, onnx.TensorProto],
@@ -137,6 +152,23 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> No
     kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put the nodes into an order in which they can run, in place; what their subgraphs read counts, too.
+
+    Raises:
+        graphlib.CycleError: a node needs its own output.
+    """
+    from graphlib import TopologicalSorter
+
+    nodes = list(graph.node)
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    needs = {
+        index: [makers[name] for name in (*node.input, *captured(node)) if name in makers]
+        for index, node in enumerate(nodes)
+    }
+    replace_nodes(graph, (nodes[index] for index in TopologicalSorter(needs).static_order()))
 
 
 def drop_unread(graph: onnx.GraphProto) -> None:

@@ -16,6 +16,7 @@ from boardwright.compiler.engine.protect.exclusion import Exclusion, excluded_na
 from boardwright.compiler.engine.protect.latency import LatencyModel
 from boardwright.compiler.engine.protect.sensitivity import Sensitivity
 from boardwright.compiler.engine.protect.structure import Subject, with_followers
+from boardwright.compiler.engine.sqnr import noise_to_signal
 
 if TYPE_CHECKING:
     import onnx
@@ -166,7 +167,7 @@ def rank_blocks(
     subject: Subject, sensitivity: Sensitivity, excluded: Collection[str], latency: LatencyModel
 ) -> list[Block]:
     """Return the blocks whose nodes are still on integers, most noise per latency first."""
-    noise = {unit.node: 10 ** (-unit.sqnr_db / 10) for unit in sensitivity.units}
+    noise = {unit.node: noise_to_signal(unit.sqnr_db) for unit in sensitivity.units}
     blocks = []
     for index in sorted(subject.layers):
         name = subject.nodes[index].name

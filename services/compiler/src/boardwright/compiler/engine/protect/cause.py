@@ -27,10 +27,11 @@ from boardwright.compiler.engine.protect.exclusion import Exclusion, excluded_na
 from boardwright.compiler.engine.protect.joins import JOIN_RATIO, joined_magnitudes, wide_join_ratio
 from boardwright.compiler.engine.protect.noise import Unit, noisy_units
 from boardwright.compiler.engine.protect.rules import protect
-from boardwright.compiler.engine.protect.sensitivity import OutputNoise, decibels, measure_sensitivity
+from boardwright.compiler.engine.protect.sensitivity import OutputNoise, measure_sensitivity
 from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.protect.weights import channels_first, per_tensor_sqnr_db
 from boardwright.compiler.engine.scheme import QuantizationScheme
+from boardwright.compiler.engine.sqnr import decibels, noise_to_signal
 
 if TYPE_CHECKING:
     import onnx
@@ -195,7 +196,7 @@ def _by_sensitivity(
     sentence = (
         f"{describe(subject.nodes[index])} alone leaves {worst.sqnr_db:.1f} dB of the outputs: {reason}."
     )
-    return worst.node, "sensitivity", sentence, advice, 10 ** (-worst.sqnr_db / 10)
+    return worst.node, "sensitivity", sentence, advice, noise_to_signal(worst.sqnr_db)
 
 
 def _unusual(subject: Subject, index: int) -> tuple[str, str]:

@@ -7,7 +7,6 @@ its multiplications are few.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,9 @@ from boardwright.compiler.engine.observe import CalibrationRecord, Feed
 from boardwright.compiler.engine.protect.attention import score_layers
 from boardwright.compiler.engine.protect.conversions import conversions_caused
 from boardwright.compiler.engine.protect.exclusion import Exclusion
-from boardwright.compiler.engine.protect.sensitivity import answers, noise_ratio
+from boardwright.compiler.engine.protect.sensitivity import answers
 from boardwright.compiler.engine.protect.structure import Subject, with_followers
+from boardwright.compiler.engine.sqnr import decibels, noise_ratio
 
 if TYPE_CHECKING:
     import onnx
@@ -64,10 +64,10 @@ def measured_exclusions(
     if not groups or feed is None:
         return ()
     judge = _Judge(subject, record, feed, threads)
-    everything = judge.noise(kept)
+    everything = judge.sqnr_db(kept)
     found = []
     for rule, (nodes, share) in groups.items():
-        gain = 10 * math.log10(max(everything, 1e-12) / max(judge.noise(kept | nodes), 1e-12))
+        gain = judge.sqnr_db(kept | nodes) - everything
         if gain < _PAYS_DB:
             continue
         exclusion = Exclusion(rule, subject.names(nodes), _reason(subject, rule, nodes, gain, share))
@@ -83,13 +83,13 @@ class _Judge:
         self._answers = answers(subject)
         self._reference = self._run(subject.model)
 
-    def noise(self, excluded: Collection[int]) -> float:
-        """Return noise over signal with these nodes in floating point."""
+    def sqnr_db(self, excluded: Collection[int]) -> float:
+        """Return what the outputs keep with these nodes in floating point, balanced over their channels."""
         from boardwright.compiler.engine.quantize import insert_quantization
 
         names = set(self._subject.names(excluded))
         quantized = insert_quantization(self._subject.model, self._record, self._subject.scheme, names)
-        return noise_ratio(self._run(quantized), self._reference)
+        return decibels(noise_ratio(self._run(quantized), self._reference))
 
     def _run(self, model: onnx.ModelProto) -> list[Any]:
         session = open_session(with_outputs(model, self._answers), threads=self._threads)

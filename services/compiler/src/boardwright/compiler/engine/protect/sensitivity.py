@@ -39,13 +39,13 @@ from boardwright.compiler.engine.protect.propagation import (
     path_shares,
 )
 from boardwright.compiler.engine.protect.structure import Subject
+from boardwright.compiler.engine.sqnr import MOST_DB, channel_variances, decibels, noise_ratio
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
-_MOST_DB = 120.0
 _PRIOR, _PRIOR_WEIGHT = (1.0, 0.4, 0.4), 3.0
 _SORTING = frozenset({"TopK", "NonMaxSuppression", "NonZero"})
 
@@ -139,7 +139,7 @@ def measure_sensitivity(
     units = noisy_units(subject, excluded)
     powers, noises, count, feed = _measure_noise(subject, units, feeds, threads)
     if not units:
-        return Sensitivity((), count, count, time.process_time() - started, _MOST_DB)
+        return Sensitivity((), count, count, time.process_time() - started, MOST_DB)
     features = _features(subject, units, powers, noises)
     spread = _spread(features, max(3, measured_units // 2))
     runner = OutputNoise(subject, units, feed, threads=threads, watched=spread)
@@ -182,7 +182,7 @@ class OutputNoise:
         self._session = open_session(graph, threads=threads)
         self._feed = feed
         self._reference = self._run(np.zeros(self._count, np.float32))
-        self._signals = [channel_variance(found) for found in self._reference]
+        self._signals = [channel_variances(found) for found in self._reference]
 
     def alone(self, number: int) -> float:
         """Return the ratio with one unit quantized."""
@@ -239,53 +239,6 @@ def answers(subject: Subject) -> list[str]:
         ]
     ends = [subject.nodes[index].output[0] for index in subject.topology.last_layers]
     return list(dict.fromkeys(found or ends))
-
-
-def noise_ratio(
-    ours: Sequence[Array], reference: Sequence[Array], signals: Sequence[Array] | None = None
-) -> float:
-    """Return noise over signal, 0 to 1, averaged over the channels of each output and over the outputs.
-
-    A channel whose noise exceeds its variance has lost its information and counts as 1. ``signals`` are the
-    variances of the reference by channel, where they are known already.
-    """
-    import numpy as np
-
-    if signals is None:
-        signals = [channel_variance(wanted) for wanted in reference]
-    ratios = []
-    for found, wanted, variance in zip(ours, reference, signals, strict=True):
-        if found.shape != wanted.shape or not wanted.size:
-            ratios.append(1.0)
-            continue
-        noise = np.square(found - wanted).mean(axis=_other_axes(wanted), dtype=np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(noise == 0, 0.0, noise / variance)
-        ratios.append(float(np.nan_to_num(np.minimum(ratio, 1.0), nan=1.0).mean()))
-    return float(np.mean(ratios)) if ratios else 0.0
-
-
-def channel_variance(values: Array) -> Array:
-    """Return the variance of each channel of an output, float64."""
-    import numpy as np
-
-    variance: Array = np.asarray(values.var(axis=_other_axes(values), dtype=np.float64))
-    return variance
-
-
-def _other_axes(values: Array) -> tuple[int, ...]:
-    """Return the axes that are no channels: axis 1 of four holds them, the shorter of three, none of two."""
-    channel = None
-    if values.ndim == 3:
-        channel = 1 if values.shape[1] < values.shape[2] else 2
-    elif values.ndim > 3:
-        channel = 1
-    return tuple(axis for axis in range(values.ndim) if axis != channel)
-
-
-def decibels(ratio: float) -> float:
-    """Return a noise-to-signal ratio as a signal-to-noise ratio in decibels, at most 120."""
-    return min(_MOST_DB, -10 * math.log10(ratio)) if ratio > 0 else _MOST_DB
 
 
 def _measure_noise(

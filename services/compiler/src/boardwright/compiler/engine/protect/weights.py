@@ -16,6 +16,7 @@ from boardwright.compiler.engine.grid import round_weight
 from boardwright.compiler.engine.protect.exclusion import Exclusion
 from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.scheme import QuantizationScheme
+from boardwright.compiler.engine.sqnr import decibels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,16 +63,13 @@ def find_spread_weights(subject: Subject, taken: set[int]) -> list[tuple[Exclusi
 
 
 def per_tensor_sqnr_db(weight: Array, scheme: QuantizationScheme) -> Array:
-    """Return what each channel of ``weight`` (O, I) keeps under one scale, in decibels; 120 for zero rows."""
+    """Return what each channel of ``weight`` (O, I) keeps under one scale, in decibels (O,)."""
     import numpy as np
 
     exact = weight.astype(np.float64)
     signal = np.square(exact).sum(axis=1)
     noise = np.square(round_weight(weight, replace(scheme, per_channel=False)) - exact).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        decibels = 10 * np.log10(signal / noise)
-    kept: Array = np.where((signal <= 0) | (noise <= 0), 120.0, decibels)
-    return kept
+    return np.array([decibels(*of_channel) for of_channel in zip(noise, signal, strict=True)])
 
 
 def channels_first(subject: Subject, index: int) -> Array | None:

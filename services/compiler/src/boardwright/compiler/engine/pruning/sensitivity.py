@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.feeds import Feed
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 from boardwright.compiler.engine.pruning.selection import Selection
-from boardwright.compiler.engine.pruning.statistics import Feed
 from boardwright.compiler.engine.pruning.surgery import mask_units
+from boardwright.compiler.engine.sqnr import channel_variances, relative_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 _RATIOS = (0.25, 0.5)
 """Of a cell's units, what goes when its curve is measured: a session each."""
+_LEAST_VARIANCE = 1e-12
+"""A channel that hardly varies counts as if it varied by this: rounding 1 in float32 leaves 4e-15."""
+_MOST_SQUARED = 1e6
+"""An output that has burst is a thousand times its spread away: more would say nothing more."""
 
 
 def error_curves(
@@ -59,22 +64,19 @@ def run_all(model: onnx.ModelProto, feeds: Sequence[Feed]) -> list[list[Array]]:
 def output_error(reference: Sequence[Sequence[Array]], answers: Sequence[Sequence[Array]]) -> float:
     """Return the root mean square difference of outputs over their own spread, 0 for equal outputs.
 
-    Each channel of an output (its shortest axis) counts alike, so that pixels do not drown scores.
+    Each channel of an output counts alike, so that pixels do not drown scores.
     """
     import numpy as np
 
     errors = []
     for number in range(len(reference[0]) if reference else 0):
-        ours = np.stack([outputs[number] for outputs in answers]).astype(np.float64)
-        theirs = np.stack([outputs[number] for outputs in reference]).astype(np.float64)
+        ours = np.concatenate([outputs[number] for outputs in answers])
+        theirs = np.concatenate([outputs[number] for outputs in reference])
         if ours.shape != theirs.shape:
             return float("inf")
-        axes = [axis for axis in range(2, theirs.ndim) if theirs.shape[axis] > 1]
-        channel = min(axes, key=lambda axis: theirs.shape[axis]) if len(axes) > 1 else None
-        others = tuple(axis for axis in range(theirs.ndim) if axis != channel)
-        noise = np.square(ours - theirs).mean(axis=others)
-        spread = np.maximum(theirs.var(axis=others), 1e-12)
-        errors.append(float(np.sqrt(np.minimum(noise / spread, 1e6).mean())))
+        spread = np.maximum(channel_variances(theirs), _LEAST_VARIANCE)
+        squares = np.minimum(relative_errors(ours, theirs, spread), _MOST_SQUARED)
+        errors.append(float(np.sqrt(squares.mean())))
     return float(np.mean(errors)) if errors else 0.0
 
 

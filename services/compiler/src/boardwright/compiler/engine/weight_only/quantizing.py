@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.feeds import Feed
 from boardwright.compiler.engine.graph.canonical import fold_gemm_factors
 from boardwright.compiler.engine.graph.editing import copy_of, with_outputs
 from boardwright.compiler.engine.graph.inspect import drop_metadata
 from boardwright.compiler.engine.graph.prepare import name_nodes, raise_opset
 from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.sqnr import MOST_DB, SqnrMeter
 from boardwright.compiler.engine.weight_only.awq import ScaleSearch, scale_weights
 from boardwright.compiler.engine.weight_only.layers import (
     Layer,
@@ -23,8 +25,6 @@ from boardwright.compiler.engine.weight_only.layers import (
 if TYPE_CHECKING:
     import numpy as np
     import onnx
-
-Feed = Mapping[str, "np.ndarray[Any, Any]"]
 
 ALGORITHMS: Mapping[str, frozenset[int]] = {
     "rtn": frozenset({4, 8}),
@@ -90,8 +90,8 @@ class WeightOnlyModel:
     """The packed graph and how it came about.
 
     ``layers`` are the nodes that were packed, ``left_out`` those that were not with the reason. Sizes are
-    of all initializers, in bytes. ``output_sqnr_db`` is the signal over the error of the outputs on the
-    samples, None without samples.
+    of all initializers, in bytes. ``output_sqnr_db`` is the signal over the error of the output that
+    lost most, on the samples; None without samples.
     """
 
     model: onnx.ModelProto
@@ -329,17 +329,14 @@ def _weight_bytes(model: onnx.ModelProto) -> int:
 
 
 def _output_sqnr_db(reference: Any, packed: Any, samples: Sequence[Feed]) -> float:
-    import numpy as np
-
-    signal = noise = 0.0
+    names = [value.name for value in reference.get_outputs()]
+    meter = SqnrMeter()
     for feed in samples:
-        for exact, found in zip(reference.run(None, dict(feed)), packed.run(None, dict(feed)), strict=True):
-            if exact.dtype.kind == "f":
-                signal += float(np.square(exact.astype(np.float64)).sum())
-                noise += float(np.square(exact.astype(np.float64) - found).sum())
-    if not np.isfinite(noise):
+        exact, found = reference.run(names, dict(feed)), packed.run(names, dict(feed))
+        meter.add(dict(zip(names, found, strict=True)), dict(zip(names, exact, strict=True)))
+    if not meter.is_finite:
         raise QuantizationFailed(
             "QUANTIZED_MODEL_REFUSED",
             "With packed weights the outputs become NaN or infinite: use 8 bits or rtn.",
         )
-    return float(10 * np.log10(signal / noise)) if noise > 0 and signal > 0 else 200.0
+    return min(meter.sqnr_db().values(), default=MOST_DB)
