@@ -16,7 +16,6 @@ from boardwright.compiler.engine.evaluate.intervals import (
     resampled_map,
     wilson,
 )
-from boardwright.compiler.engine.evaluate.signal import SignalMeter
 from boardwright.model import DetectionMeter, Detections
 
 
@@ -83,12 +82,3 @@ def test_f1_of_images_that_all_agree_is_sure():
     assert resampled_f1(np.array([[3, 0, 0], [2, 0, 0]])) == (1.0, 1.0)
     low, high = resampled_f1(np.array([[3, 1, 0], [2, 0, 2], [0, 1, 1], [5, 0, 0]]))
     assert 0 < low < 20 / 25 < high <= 1
-
-
-def test_signal_is_told_per_output_and_masked_logits_are_no_error():
-    meter = SignalMeter()
-    a = np.array([[3.0, 4.0]], np.float32)
-    b = np.array([[-np.inf, 1.0]], np.float32)
-    meter.add({"a": a * 1.1, "b": b, "n": np.array([1])}, {"a": a, "b": b, "n": np.array([1])})
-    found = meter.sqnr_db()
-    assert found["a"] == pytest.approx(20.0, abs=1e-4) and found["b"] == 120.0 and set(found) == {"a", "b"}

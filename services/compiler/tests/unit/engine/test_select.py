@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper
 
 from boardwright.compiler.engine.errors import QuantizationFailed
-from boardwright.compiler.engine.evaluate import Sample
+from boardwright.compiler.engine.evaluate import Runner, Sample
 from boardwright.compiler.engine.quantize import quantize
 from boardwright.compiler.engine.scheme import PROFILES
 from boardwright.compiler.engine.select import HERE, Candidate, Constraints, Maker, Verdict, select
@@ -79,6 +80,22 @@ def test_the_first_graph_that_keeps_its_answers_is_chosen(classifier: onnx.Model
     figures = found.attempt("static").figures(HERE)
     assert figures is not None and figures.accuracy == figures.baseline_accuracy == 1.0
     assert figures.latency_ms("p95", 1) > 0 and figures.latencies_ms[0]["speedup"] > 0
+
+
+def test_the_baseline_answers_each_sample_once(
+    classifier: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, int] = {}
+    run_graph = Runner.run
+
+    def counted(self: Runner, tensor: Any) -> Any:
+        asked[type(self).__name__] = asked.get(type(self).__name__, 0) + 1
+        return run_graph(self, tensor)
+
+    monkeypatch.setattr(Runner, "run", counted)
+    found, graphs = run(classifier, "max-drop=5")
+    assert found.outcomes[0].choice == "static" and set(graphs) == {"baseline", "blind", "static"}
+    assert asked == {"RememberingRunner": 24, "Runner": 48}
 
 
 def test_memory_cannot_be_told_here_and_is_not_guessed(classifier: onnx.ModelProto) -> None:

@@ -96,7 +96,10 @@ class _Trial:
         output_spec: OutputSpec,
         runs: int,
     ) -> None:
+        from boardwright.compiler.engine.evaluate import RememberingRunner
+
         self._baseline = baseline
+        self._runner = RememberingRunner(baseline, input_spec, output_spec)
         self._samples = samples
         self._specs = (input_spec, output_spec)
         self._runs = runs
@@ -106,12 +109,14 @@ class _Trial:
         """Return what is known of a graph here. Raises: EngineError."""
         from boardwright.compiler.engine.evaluate import evaluate, headline
 
-        other = None if model is self._baseline else self._baseline
-        judged = evaluate(model, self._samples(), *self._specs, baseline=other)
+        if model is self._baseline:
+            judged = evaluate(self._runner, self._samples(), *self._specs)
+        else:
+            judged = evaluate(model, self._samples(), *self._specs, baseline=self._runner)
         judged.information.require()
         metric = headline(judged.accuracy)
         accuracy = judged.accuracy.get(metric)
-        if other is None:
+        if model is self._baseline:
             self._reference = accuracy
         missing = {"memory": "a process that holds several graphs cannot tell it; boardwright optimize does"}
         if accuracy is None:

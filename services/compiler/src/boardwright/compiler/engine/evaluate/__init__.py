@@ -5,7 +5,7 @@ keep its accuracy while it answers differently, and only parity tells. All figur
 
 - ``samples``: what is judged with. ``views``: an image at several scales and mirrored.
 - ``runner``: a graph as a function from views to decoded answers; ``merging``: several answers into one.
-- ``classifying``, ``detecting``: figures of a task. ``signal``: how far raw outputs are from the baseline's.
+- ``classifying``, ``detecting``: figures of a task.
 - ``intervals``: how sure a figure is. ``record``: what comes out.
 """
 
@@ -17,7 +17,7 @@ from boardwright.compiler.engine.evaluate.record import (
     label_note,
     view_note,
 )
-from boardwright.compiler.engine.evaluate.runner import Runner
+from boardwright.compiler.engine.evaluate.runner import RememberingRunner, Runner
 from boardwright.compiler.engine.evaluate.samples import Sample
 from boardwright.compiler.engine.evaluate.views import Augmentation
 
@@ -25,6 +25,7 @@ __all__ = [
     "HEADLINES",
     "Augmentation",
     "Evaluation",
+    "RememberingRunner",
     "Runner",
     "Sample",
     "evaluate",

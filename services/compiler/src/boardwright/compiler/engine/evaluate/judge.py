@@ -10,9 +10,9 @@ from boardwright.compiler.engine.evaluate.classifying import Classifying
 from boardwright.compiler.engine.evaluate.detecting import Detecting
 from boardwright.compiler.engine.evaluate.record import Evaluation, Figures
 from boardwright.compiler.engine.evaluate.runner import Answers, Runner
-from boardwright.compiler.engine.evaluate.signal import SignalMeter
 from boardwright.compiler.engine.evaluate.views import Augmentation, Views, plan_views
 from boardwright.compiler.engine.quality import InformationMeter
+from boardwright.compiler.engine.sqnr import SqnrMeter
 from boardwright.model import InputSpec, ModelError, OutputSpec
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ _ORDER_IS_NOISE = frozenset({"yolo-end2end", "postprocessed", "detr"})
 
 
 def evaluate(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto | Runner,
     samples: Iterable[Sample],
     input_spec: InputSpec,
     output_spec: OutputSpec,
     *,
-    baseline: onnx.ModelProto | None = None,
+    baseline: onnx.ModelProto | Runner | None = None,
     augmentation: Augmentation = _PLAIN,
     scales: Sequence[float] = (),
     threads: int = 0,
@@ -43,7 +43,8 @@ def evaluate(
     Samples are read once, one at a time, so that their number does not matter for memory. ``augmentation``
     are views whose answers are merged into one, of the model and of its baseline alike. ``scales``, relative
     to the input size, are judged each by itself beside the headline. ``on_stage`` hears what is done after
-    the last sample: intervals over thousands of images take seconds.
+    the last sample: intervals over thousands of images take seconds. A ``Runner`` is asked as it is, with the
+    threads and axes that it was made with.
 
     Raises:
         DatasetUnfit: EVALUATION_EMPTY without samples; LABELS_DO_NOT_FIT when labels are of another task or
@@ -51,11 +52,14 @@ def evaluate(
         EngineError: SCALES_INVALID; MODEL_FAILED when the graph does not run at a scale.
     """
     views = plan_views(input_spec, augmentation, scales)
-    free = views.need_free_axes
-    runner = Runner(model, input_spec, output_spec, threads=threads, free_axes=free)
-    other = None
-    if baseline is not None:
-        other = Runner(baseline, input_spec, output_spec, threads=threads, free_axes=free)
+
+    def runner_of(asked: onnx.ModelProto | Runner) -> Runner:
+        if isinstance(asked, Runner):
+            return asked
+        return Runner(asked, input_spec, output_spec, threads=threads, free_axes=views.need_free_axes)
+
+    runner = runner_of(model)
+    other = None if baseline is None else runner_of(baseline)
     judging = _Judging(output_spec, views, other is not None)
     count = 0
     for sample in samples:
@@ -86,7 +90,7 @@ class _Judging:
         self._spec = spec
         self._meter = _task_meter(spec)
         self._by_scale = {scale: _task_meter(spec) for scale in views.by_scale}
-        self._signal = SignalMeter()
+        self._signal = SqnrMeter()
         self._information = InformationMeter(spec.task)
         self._reference = InformationMeter(spec.task) if compares else None
 
