@@ -10,7 +10,8 @@ from boardwright.compiler.engine.errors import InformationLost
 from boardwright.model import Classification, Detections
 
 _FEW_SAMPLES = 8
-_CONFIDENT = 0.25
+CONFIDENT = 0.25
+"""From this score on a model counts as sure of an object that it detects."""
 _CONSTANT_SPREAD = 1e-6
 
 
@@ -66,7 +67,7 @@ class InformationMeter:
             self._highest = max(self._highest, float(answer.scores.max()))
         else:
             self._detections += len(answer.scores)
-            self._confident += int((answer.scores >= _CONFIDENT).sum())
+            self._confident += int((answer.scores >= CONFIDENT).sum())
             self._classes.update(int(index) for index in answer.classes)
 
     def add_not_finite(self) -> None:

@@ -12,6 +12,9 @@ _TYPES = ("uint8", "int8")
 WEIGHT_BOUND, REDUCED_BOUND = 127, 64
 """The largest integer of a symmetric INT8 weight, and of one of 7 bits, in ONNX Runtime's quantizer."""
 
+LEAST_RANGE = 1e-6
+"""How wide the range of a tensor is taken to be at least: what is constant has a scale, too."""
+
 FLOAT16 = ("none", "inside", "everywhere")
 INTEGER_OPERATORS = frozenset(
     {

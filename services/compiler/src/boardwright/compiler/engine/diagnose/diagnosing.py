@@ -15,13 +15,12 @@ from boardwright.compiler.engine.diagnose.findings import (
 )
 from boardwright.compiler.engine.diagnose.kernels import KernelReport, report_kernels
 from boardwright.compiler.engine.diagnose.timing import Latency, measure_both
+from boardwright.compiler.engine.feeds import Feed
 from boardwright.compiler.engine.profiling import RuntimeProfile, profile_runtime
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
-Feed = Mapping[str, "np.ndarray[Any, Any]"]
 Cause = Callable[[], Mapping[str, str] | None]
 
 

@@ -16,6 +16,7 @@ from boardwright.compiler.engine.evaluate.intervals import (
     resampled_map,
 )
 from boardwright.compiler.engine.evaluate.record import Figures, TaskFigures
+from boardwright.compiler.engine.quality import CONFIDENT
 from boardwright.model import (
     Classification,
     ClassScores,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
     Answer = Classification | Detections
 
-_CONFIDENT = 0.25
 _SAME_OBJECT = 0.5
 
 
@@ -75,7 +75,7 @@ class Detecting:
             return
         if truths is not None:
             self._baseline.update(reference, *truths)
-        sure = reference.scores >= _CONFIDENT
+        sure = reference.scores >= CONFIDENT
         self._against_baseline.update(answer, reference.boxes[sure], reference.classes[sure])
         self._counts.append(_agreement(answer, reference))
 
@@ -175,8 +175,8 @@ def _agreement(answer: Detections, reference: Detections) -> tuple[int, int, int
 
     from boardwright.model.boxes import iou_matrix
 
-    ours = np.flatnonzero(answer.scores >= _CONFIDENT)
-    theirs = np.flatnonzero(reference.scores >= _CONFIDENT)
+    ours = np.flatnonzero(answer.scores >= CONFIDENT)
+    theirs = np.flatnonzero(reference.scores >= CONFIDENT)
     ours = ours[np.argsort(-answer.scores[ours], kind="stable")]
     if not len(ours) or not len(theirs):
         return 0, len(ours), len(theirs)

@@ -12,8 +12,9 @@ grow with the samples, records of parts merge.
 - ``exporters``: the record in the words of other toolchains.
 """
 
+from boardwright.compiler.engine.feeds import Feed
 from boardwright.compiler.engine.observe.graph_values import float_activations, infinite_tensors, layer_inputs
-from boardwright.compiler.engine.observe.observer import Feed, Observer, observe
+from boardwright.compiler.engine.observe.observer import Observer, observe
 from boardwright.compiler.engine.observe.record import (
     METHODS,
     CalibrationRecord,

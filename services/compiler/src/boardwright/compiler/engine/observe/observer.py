@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
+from boardwright.compiler.engine.feeds import Feed
 from boardwright.compiler.engine.graph.inspect import graph_inputs
 from boardwright.compiler.engine.graph.prepare import raise_opset
 from boardwright.compiler.engine.observe.graph_values import float_activations
@@ -13,10 +14,7 @@ from boardwright.compiler.engine.observe.record import DEFAULT_PERCENTILE, Calib
 from boardwright.compiler.engine.observe.watch import Watch
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
-
-Feed = Mapping[str, "np.ndarray[Any, Any]"]
 
 SAMPLINGS = ("sampled", "exact")
 VALUES_PER_SAMPLE = 2048

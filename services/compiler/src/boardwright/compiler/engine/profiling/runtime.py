@@ -11,14 +11,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.feeds import Feed
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.profiling.costs import multiply_accumulates
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
-
-Feed = Mapping[str, "np.ndarray[Any, Any]"]
 
 _WARM_UP = 3
 _KERNEL_SUFFIX = "_kernel_time"

@@ -12,9 +12,7 @@ from collections.abc import Iterable
 
 from boardwright.compiler.engine.graph.topology import Topology, describe
 from boardwright.compiler.engine.protect.exclusion import Exclusion
-from boardwright.compiler.engine.protect.structure import FUSED_ACTIVATIONS, Subject
-
-_SUMS = frozenset({"Add", "Sub", "Sum"})
+from boardwright.compiler.engine.protect.structure import FUSED_ACTIVATIONS, SUMS, Subject
 
 
 def integer_nodes(subject: Subject, excluded: Iterable[int] = ()) -> set[int]:
@@ -80,7 +78,7 @@ def _free_sums(subject: Subject, integers: set[int], movable: set[int]) -> set[i
     """Return chains of sums that float operators read, and that cost no conversion in floating point."""
     topology = subject.topology
     found: set[int] = set()
-    for group in _connected(topology, {index for index in movable if subject.nodes[index].op_type in _SUMS}):
+    for group in _connected(topology, {index for index in movable if subject.nodes[index].op_type in SUMS}):
         read = {reader for index in group for reader in topology.consumers(index)}
         if read - integers and _saved(subject, integers, group) >= 0:
             found |= group

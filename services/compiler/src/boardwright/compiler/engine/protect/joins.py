@@ -11,12 +11,11 @@ import math
 
 from boardwright.compiler.engine.graph.topology import describe
 from boardwright.compiler.engine.protect.exclusion import Exclusion
-from boardwright.compiler.engine.protect.structure import Subject, around
+from boardwright.compiler.engine.protect.structure import SUMS, Subject, around
 
 JOIN_RATIO = 32.0
 
 _COPIES = frozenset({"Concat", "Where", "ScatterND", "ScatterElements", "Max", "Min"})
-_SUMS = frozenset({"Add", "Sub", "Sum"})
 _LARGEST = 3.5e38
 _WHERE_CONDITION, _SCATTER_INDICES = 0, 1
 
@@ -42,7 +41,7 @@ def find_joins(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[i
 def find_sums(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[int]]]:
     """Return the sums in which one side drowns the other, with the layers that read them."""
     found = []
-    for ratio, index, magnitudes in _wide(subject, _SUMS):
+    for ratio, index, magnitudes in _wide(subject, SUMS):
         readers = subject.topology.consumers(index)
         rounding = {reader for reader in readers if subject.may_be_integer(reader) and reader not in taken}
         if index in taken or not rounding <= subject.layers:
@@ -75,7 +74,7 @@ def joined_magnitudes(subject: Subject, index: int) -> dict[str, float]:
         if node.op_type.startswith("Scatter"):
             left_out = _SCATTER_INDICES
         names = [name for position, name in enumerate(node.input) if position != left_out]
-    elif node.op_type in _SUMS:
+    elif node.op_type in SUMS:
         names = list(node.input)
     else:
         return {}
@@ -102,9 +101,9 @@ def _explain(
 ) -> Exclusion:
     node = subject.nodes[index]
     parts = ", ".join(f"{name!r} reaches {value:.4g}" for name, value in magnitudes.items())
-    verb = "adds" if node.op_type in _SUMS else "joins"
+    verb = "adds" if node.op_type in SUMS else "joins"
     return Exclusion(
-        "sum" if node.op_type in _SUMS else "join",
+        "sum" if node.op_type in SUMS else "join",
         subject.names(nodes),
         f"{describe(node)} {verb} tensors whose magnitudes differ {ratio:.4g}-fold ({parts}): under one "
         f"8-bit scale the smaller would be left with {256 / ratio:.1f} of 256 steps.",

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.errors import DatasetUnfit
+from boardwright.compiler.engine.quality import CONFIDENT
 from boardwright.model import Classification, InputSpec, OutputSpec
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from boardwright.compiler.engine.evaluate import Sample
 
-_CONFIDENT = 0.25
 _POINTS = 100.0
 
 
@@ -91,7 +91,7 @@ class TaskMetric:
             if isinstance(answer, Classification):
                 yield Sample(sample.name, None, class_index=int(answer.top(1)[0]))
                 continue
-            sure = answer.scores >= _CONFIDENT
+            sure = answer.scores >= CONFIDENT
             yield Sample(sample.name, None, boxes=answer.boxes[sure], classes=answer.classes[sure])
 
 

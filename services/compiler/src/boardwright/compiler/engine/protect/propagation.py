@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.graph.topology import MOVEMENT_OPERATORS
-from boardwright.compiler.engine.protect.structure import Subject
+from boardwright.compiler.engine.protect.structure import SUMS, Subject
 from boardwright.compiler.engine.protect.weights import channels_first
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-_SUMS = frozenset({"Add", "Sub", "Sum"})
 _KEPT = MOVEMENT_OPERATORS | {"Resize", "Relu", "Clip"}
 _DAMPING = 0.5
 
@@ -81,7 +80,7 @@ def _white(subject: Subject, powers: Mapping[str, TensorPower], index: int, name
         return gain
     if node.op_type == "Concat" and output in powers:
         return powers[name].elements / max(powers[output].elements, 1.0)
-    if node.op_type in _SUMS | _KEPT or output not in powers:
+    if node.op_type in SUMS | _KEPT or output not in powers:
         return 1.0
     return powers[output].variance / max(powers[name].variance, 1e-12)
 
@@ -89,7 +88,7 @@ def _white(subject: Subject, powers: Mapping[str, TensorPower], index: int, name
 def _share(subject: Subject, powers: Mapping[str, TensorPower], index: int, name: str) -> float:
     node = subject.nodes[index]
     gain = _DAMPING if index in subject.layers else 1.0
-    if node.op_type not in _SUMS and node.op_type != "Concat":
+    if node.op_type not in SUMS and node.op_type != "Concat":
         return gain
     weights = {found: powers[found].power * powers[found].elements for found in node.input if found in powers}
     return gain * weights[name] / max(sum(weights.values()), 1e-12)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+SUMS = frozenset({"Add", "Sub", "Sum"})
 FUSED_ACTIVATIONS = frozenset({"Relu", "Clip"})
 """Operators that become part of the integer layer in front of them: only its output's range changes."""
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.feeds import Feed
 from boardwright.compiler.engine.pruning.compensation import compensate
 from boardwright.compiler.engine.pruning.dependencies import Dependencies, find_dependencies
 from boardwright.compiler.engine.pruning.graph import prepare_for_pruning
@@ -26,7 +27,7 @@ from boardwright.compiler.engine.pruning.sensitivity import (
     output_error,
     run_all,
 )
-from boardwright.compiler.engine.pruning.statistics import Feed, Moments, gather_moments
+from boardwright.compiler.engine.pruning.statistics import Moments, gather_moments
 from boardwright.compiler.engine.pruning.surgery import check_equal, remove_units
 from boardwright.compiler.engine.pruning.units import Cell, Cost, CostModel, find_cells, layer_widths
 

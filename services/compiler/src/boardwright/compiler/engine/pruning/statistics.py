@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
+from boardwright.compiler.engine.feeds import Feed
 from boardwright.compiler.engine.graph.editing import with_outputs
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     import onnx
 
     Array = np.ndarray[Any, Any]
-
-Feed = Mapping[str, "np.ndarray[Any, Any]"]
 
 _POSITIONS = 512
 """Positions of each sample that count: neighbours in an image tell nearly the same."""

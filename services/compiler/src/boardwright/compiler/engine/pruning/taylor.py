@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import DatasetUnfit
+from boardwright.compiler.engine.feeds import Feed
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.pruning.dependencies import Dependencies
 from boardwright.compiler.engine.pruning.importance import Scores, magnitude, per_unit
 from boardwright.compiler.engine.pruning.labels import Site
-from boardwright.compiler.engine.pruning.statistics import Feed, channel_axis
+from boardwright.compiler.engine.pruning.statistics import channel_axis
 from boardwright.compiler.engine.pruning.units import Cell
 
 if TYPE_CHECKING:

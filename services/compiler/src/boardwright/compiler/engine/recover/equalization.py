@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.graph.editing import with_values
+from boardwright.compiler.engine.graph.editing import attributes, with_values
 from boardwright.compiler.engine.graph.topology import Topology, describe
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _equalize_pair(first: onnx.NodeProto, second: onnx.NodeProto, values: dict[s
 
     outgoing = values[first.input[1]]
     ahead = np.abs(outgoing).reshape(outgoing.shape[0], -1).max(axis=1)
-    incoming, depthwise = values[second.input[1]], _groups(second) > 1
+    incoming, depthwise = values[second.input[1]], attributes(second).get("group", 1) > 1
     by_channel = np.abs(incoming if depthwise else incoming.swapaxes(0, 1))
     behind = by_channel.reshape(ahead.size, -1).max(axis=1)
     usable = (ahead > 0) & (behind > 0)
@@ -102,7 +102,7 @@ def _pairs(
             or first.output[0] in topology.outputs
         ):
             continue
-        channels, groups = shapes[first.input[1]][0], _groups(second)
+        channels, groups = shapes[first.input[1]][0], attributes(second).get("group", 1)
         if groups > 1 and (groups != channels or shapes[second.input[1]][0] != groups):
             continue
         if between is not None and not _passes(topology, readers_of_first[0]):
@@ -128,7 +128,3 @@ def _is_convolution(topology: Topology, index: int, shapes: dict[str, tuple[int,
         and index in topology.layers
         and all(name in shapes and len(topology.readers(name)) == 1 for name in constants)
     )
-
-
-def _groups(node: onnx.NodeProto) -> int:
-    return next((entry.i for entry in node.attribute if entry.name == "group"), 1)
