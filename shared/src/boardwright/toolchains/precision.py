@@ -179,18 +179,22 @@ def pairs_overflow(node: onnx.NodeProto, weight: np.ndarray[Any, Any]) -> bool:
     """Whether a pair of products of uint8 and the integers ``weight`` of a layer can leave 16 bits.
 
     Weights are (O, I, kernel...), matrices pair along the axis that is summed over (see ``largest_pairs``).
-    Where a layer's order is not known, any two weights count as a pair.
+    Where a layer's order is not known, any two weights count as a pair. ConvInteger is computed as a matrix
+    product, whatever its groups.
     """
     if not weight.size or int(abs(weight).max()) <= _NARROW:
         return False
+    groups = 1
     if node.op_type in _CONVOLUTIONS and weight.ndim > 2:
         rows = weight
+        if node.op_type != "ConvInteger":
+            groups = next((entry.i for entry in node.attribute if entry.name == "group"), 1)
     elif node.op_type in _MATRICES and weight.ndim == 2:
         turned = any(entry.name == "transB" and entry.i for entry in node.attribute)
         rows = weight if turned else weight.T
     else:
         return True
-    return bool(largest_pairs(rows).max() > LARGEST_PAIR)
+    return bool(largest_pairs(rows, groups).max() > LARGEST_PAIR)
 
 
 def _type_name(tensor: onnx.TensorProto) -> str:

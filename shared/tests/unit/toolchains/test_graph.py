@@ -10,6 +10,7 @@ from onnx import numpy_helper
 from boardwright.testing import sample_graphs
 from boardwright.toolchains.errors import ToolchainError
 from boardwright.toolchains.graph import MAX_GRAPH_BYTES, read_graph
+from boardwright.toolchains.precision import pairs_overflow
 
 
 def test_operators_are_counted_and_named(tmp_path: Path) -> None:
@@ -67,3 +68,14 @@ def test_a_file_beyond_onnx_is_refused_before_it_is_read(tmp_path: Path) -> None
     with pytest.raises(ToolchainError) as caught:
         read_graph(path)
     assert caught.value.reason == "GRAPH_TOO_LARGE"
+
+
+@pytest.mark.parametrize(("operator", "channels", "groups", "overflow"), [
+    ("Conv", 8, 8, False), ("QLinearConv", 8, 8, False), ("ConvInteger", 8, 8, True), ("Conv", 16, 8, True),
+    ("Conv", 8, 1, True),
+])  # fmt: skip
+def test_depthwise_weights_pair_only_where_they_are_multiplied_as_matrices(
+    operator: str, channels: int, groups: int, overflow: bool
+) -> None:
+    node = onnx.helper.make_node(operator, ["x", "w"], ["y"], group=groups)
+    assert pairs_overflow(node, np.full((channels, 1, 3, 3), 127, np.int16)) is overflow

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.graph.session import kernel_counts, open_session
 from boardwright.compiler.engine.grid import round_weight, weight_steps
 from boardwright.compiler.engine.observe import observe
 from boardwright.compiler.engine.quantize import insert_quantization
@@ -101,6 +101,60 @@ def test_a_graph_without_such_pairs_computes_the_same_with_kernels_that_saturate
     if not overflows:  # on a CPU with VNNI both sessions take the same kernels
         deployed = open_session(quantized, exact=False).run(None, feed)[0]
         np.testing.assert_array_equal(deployed, open_session(quantized).run(None, feed)[0])
+
+
+def convolution(rng, channels, multiplier, kernel, stride, dilation):
+    """Weights and inputs as large as they get: what adds up in 16 bits saturates."""
+    weight = rng.uniform(0.9, 1, (channels * multiplier, 1, kernel, kernel)).astype(np.float32)
+    node = helper.make_node(
+        "Conv", ["x", "w"], ["y"], name="conv", group=channels, pads=[kernel // 2] * 4,
+        strides=[stride] * 2, dilations=[dilation] * 2,
+    )  # fmt: skip
+    graph = helper.make_graph(
+        [node],
+        "convolution",
+        [helper.make_tensor_value_info("x", 1, [1, channels, 11, 11])],
+        [helper.make_tensor_value_info("y", 1, None)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(("channels", "kernel", "stride", "dilation"), [
+    (2, 3, 1, 1), (5, 3, 2, 1), (8, 3, 1, 2), (16, 5, 1, 1), (17, 5, 2, 1), (33, 3, 1, 1), (40, 7, 1, 1),
+])  # fmt: skip
+def test_depthwise_weights_have_no_pairs_and_take_all_eight_bits(rng, channels, kernel, stride, dilation):
+    """By kernels that add pairs in 16 bits, and by exact ones: the same bits."""
+    feed = {"x": np.ones((1, channels, 11, 11), np.float32)}
+    for multiplier in (1, 2):
+        model = convolution(rng, channels, multiplier, kernel, stride, dilation)
+        quantized = insert_quantization(model, observe(model, [feed]), X86, set(), spread=False)
+        (weight,) = (tensor for tensor in quantized.graph.initializer if tensor.name == "w_quantized")
+        largest = np.abs(numpy_helper.to_array(weight).astype(int)).max()
+        assert largest == 127 if multiplier == 1 else largest < 80
+        assert not read_precision(quantized.graph).wide_weights
+        assert kernel_counts(quantized)["integer_layers"] == 1
+        deployed = open_session(quantized, exact=False).run(None, feed)[0]
+        np.testing.assert_array_equal(deployed, open_session(quantized).run(None, feed)[0])
+
+
+def test_weights_of_a_depthwise_convolution_that_another_layer_reads_keep_their_pairs(rng):
+    """One weight, read by eight kernels of one channel and by eight kernels over the same one channel."""
+    model = convolution(rng, 8, 1, 3, 1, 1)
+    first = helper.make_node("Conv", ["one", "w"], ["z"], name="first", pads=[1] * 4)
+    model.graph.node.append(first)
+    model.graph.input.append(helper.make_tensor_value_info("one", 1, [1, 1, 11, 11]))
+    model.graph.output.append(helper.make_tensor_value_info("z", 1, None))
+    feed = {"x": np.ones((1, 8, 11, 11), np.float32), "one": np.ones((1, 1, 11, 11), np.float32)}
+    quantized = insert_quantization(model, observe(model, [feed]), X86, set(), spread=False)
+    assert not read_precision(quantized.graph).wide_weights
+
+
+def test_weights_that_were_trained_to_seven_bits_stay_on_their_grid_in_a_depthwise_layer(rng):
+    weight = rng.normal(size=(6, 1, 3, 3)).astype(np.float32)
+    seven_bits = np.abs(weight).reshape(6, -1).max(axis=1).reshape(-1, 1, 1, 1) / 64
+    kept = (np.rint(weight / seven_bits) * seven_bits).astype(np.float32)
+    np.testing.assert_allclose(round_weight(kept, X86, groups=6), kept, atol=1e-6)
 
 
 def test_eight_bits_are_kept_where_no_pair_needs_seven(network):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
-from boardwright.compiler.engine.graph.editing import copy_of
-from boardwright.compiler.engine.graph.layers import layer_form
+from boardwright.compiler.engine.graph.editing import attributes, copy_of, sort_nodes
+from boardwright.compiler.engine.graph.layers import LayerForm, layer_form
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import kernel_counts, try_out
 from boardwright.compiler.engine.graph.topology import WEIGHTED_OPERATORS, Topology
@@ -34,12 +34,10 @@ from boardwright.compiler.engine.protect.floats import keep_floats
 from boardwright.compiler.engine.recover.bias_correction import correct_bias
 from boardwright.compiler.engine.recover.ranges import choose_ranges
 from boardwright.compiler.engine.recover.recovered import read_recovered
-from boardwright.compiler.engine.scheme import QuantizationScheme
+from boardwright.compiler.engine.scheme import LEAST_RANGE, QuantizationScheme
 
 if TYPE_CHECKING:
     import onnx
-
-_MINIMUM_RANGE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +189,7 @@ def insert_quantization(
         given = {name: rounded_up(found) for name, found in given.items()}
     ranges = {
         name: TensorData(
-            lowest=np.float32(found.low), highest=np.float32(max(found.high, found.low + _MINIMUM_RANGE))
+            lowest=np.float32(found.low), highest=np.float32(max(found.high, found.low + LEAST_RANGE))
         )
         for name, found in given.items()
     }
@@ -220,8 +218,8 @@ def insert_quantization(
         )
         quantizer.model = indexed_model(quantizer.model.model)
         quantizer.quantize_model()
-        quantizer.model.topological_sort()
         quantized: onnx.ModelProto = quantizer.model.model
+        sort_nodes(quantized.graph)
         if spread:
             take_back(quantized, factors)
             give_floats(quantized, model, exclude)
@@ -257,9 +255,7 @@ def _of_one_scale(model: onnx.ModelProto, scheme: QuantizationScheme) -> dict[st
     names |= {
         node.input[1]
         for node in model.graph.node
-        if node.op_type == "ConvTranspose"
-        and node.input[1] in ranks
-        and any(entry.name == "group" and entry.i > 1 for entry in node.attribute)
+        if node.op_type == "ConvTranspose" and node.input[1] in ranks and attributes(node).get("group", 1) > 1
     }
     return {name: [{}] for name in sorted(names)}
 
@@ -278,20 +274,22 @@ def _of_pairs(
     if not scheme.bounds_pairs:
         return {}
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    turned: dict[str, set[bool | None]] = {}
+    forms: dict[str, list[LayerForm | None]] = {}
     for node in model.graph.node:
         if node.op_type in scheme.integer_operators and node.name not in exclude:
             for name in node.input[1:2]:
                 if name in stored:
-                    form = layer_form(node, len(stored[name].dims))
-                    turned.setdefault(name, set()).add(form.turned if form else None)
+                    forms.setdefault(name, []).append(layer_form(node, len(stored[name].dims)))
     overrides = {}
-    for name, ways in turned.items():
+    for name, found in forms.items():
+        known = [form for form in found if form is not None]
+        turned, groups = {form.turned for form in known}, {form.groups for form in known}
         weight = numpy_helper.to_array(stored[name])
-        if ways not in ({False}, {True}) or weight.dtype != np.float32 or not weight.size:
+        if len(known) < len(found) or len(turned) > 1 or weight.dtype != np.float32 or not weight.size:
             continue
-        axis = int(True in ways)
-        steps = weight_steps(weight.T if axis else weight, scheme).reshape(-1).astype(np.float32)
+        axis = int(True in turned)
+        in_groups = groups.pop() if len(groups) == 1 else 1
+        steps = weight_steps(known[0].rows(weight), scheme, in_groups).reshape(-1).astype(np.float32)
         overrides[name] = [
             {"quant_type": QuantType.QInt8, "axis": axis, "scale": step, "zero_point": np.int8(0)}
             for step in steps

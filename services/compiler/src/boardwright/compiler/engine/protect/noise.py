@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.graph.editing import copy_of
+from boardwright.compiler.engine.graph.editing import attributes, copy_of
 from boardwright.compiler.engine.graph.layers import output_axis
 from boardwright.compiler.engine.graph.topology import MOVEMENT_OPERATORS
 from boardwright.compiler.engine.grid import round_weight
@@ -22,7 +22,7 @@ from boardwright.compiler.engine.observe import TensorRange
 from boardwright.compiler.engine.power_of_two import rounded_up
 from boardwright.compiler.engine.protect.conversions import integer_nodes
 from boardwright.compiler.engine.protect.structure import FUSED_ACTIVATIONS, Subject
-from boardwright.compiler.engine.scheme import QuantizationScheme
+from boardwright.compiler.engine.scheme import LEAST_RANGE, QuantizationScheme
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,6 @@ NOISE, POWER, MEAN, SIZE = (
 )
 
 _SAME_SCALE = MOVEMENT_OPERATORS | FUSED_ACTIVATIONS | {"MaxPool", "Max", "Min"}
-_MINIMUM_RANGE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ def scale_of(found: TensorRange, scheme: QuantizationScheme) -> tuple[np.float32
     import numpy as np
 
     dtype = np.int8 if scheme.activation_type == "int8" else np.uint8
-    low, high = min(found.low, 0.0), max(found.high, 0.0, found.low + _MINIMUM_RANGE)
+    low, high = min(found.low, 0.0), max(found.high, 0.0, found.low + LEAST_RANGE)
     if scheme.activation_symmetric:
         largest = max(-low, high)
         if scheme.power_of_two:
@@ -201,7 +200,8 @@ class _Probe:
         axis = output_axis(node, weight.ndim)
         if axis is None:
             return False
-        rounded = round_weight(np.moveaxis(weight, axis, 0), self.subject.scheme)
+        groups = attributes(node).get("group", 1) if node.op_type == "Conv" else 1
+        rounded = round_weight(np.moveaxis(weight, axis, 0), self.subject.scheme, groups)
         node.input[1] = self.constant(
             f"{node.output[0]}_weight", np.ascontiguousarray(np.moveaxis(rounded, 0, axis), np.float32)
         )

@@ -78,7 +78,7 @@ def mean_shift(node: onnx.NodeProto, weight: Array, means: Array, scheme: Quanti
     rows, groups = form.rows(weight), form.groups
     if rows.shape[1] * groups != means.size or rows.shape[0] % groups:
         return None
-    error = (round_weight(rows, scheme) - rows).reshape(*rows.shape[:2], -1).sum(axis=2)
+    error = (round_weight(rows, scheme, groups) - rows).reshape(*rows.shape[:2], -1).sum(axis=2)
     per_group = error.reshape(groups, rows.shape[0] // groups, rows.shape[1])
     shift: Array = (per_group @ means.reshape(groups, rows.shape[1], 1)).reshape(-1)
     return shift

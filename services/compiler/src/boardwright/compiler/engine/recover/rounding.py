@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.graph.editing import copy_of
 from boardwright.compiler.engine.graph.layers import layer_form
 from boardwright.compiler.engine.graph.topology import Topology
-from boardwright.compiler.engine.grid import (
-    weight_steps,
-)
+from boardwright.compiler.engine.grid import weight_steps
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed
 from boardwright.compiler.engine.recover.layer_statistics import Moments, Reader, gather
 from boardwright.compiler.engine.scheme import QuantizationScheme
@@ -135,7 +133,7 @@ def _learn(
 
     groups, size = reader.form.groups, prod(reader.shape[1:])
     flat = weight.astype(np.float64).reshape(groups, -1, size)
-    steps = np.broadcast_to(weight_steps(weight, scheme), weight.shape).reshape(flat.shape)
+    steps = np.broadcast_to(weight_steps(weight, scheme, groups), weight.shape).reshape(flat.shape)
     bound = scheme.weight_bound
     floor = np.floor(flat / steps + 1e-6)
     share = np.clip(flat / steps - floor, 0.0, 1.0)

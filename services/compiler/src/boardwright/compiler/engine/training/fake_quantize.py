@@ -16,7 +16,7 @@ from torch import Tensor
 
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
 from boardwright.compiler.engine.power_of_two import least_error_steps
-from boardwright.compiler.engine.scheme import REDUCED_BOUND, QuantizationScheme
+from boardwright.compiler.engine.scheme import LEAST_RANGE, REDUCED_BOUND, WEIGHT_BOUND, QuantizationScheme
 from boardwright.compiler.engine.training.layers import Layer
 from boardwright.compiler.engine.training.network import GraphNetwork
 from boardwright.compiler.engine.training.quantization_places import (
@@ -24,9 +24,9 @@ from boardwright.compiler.engine.training.quantization_places import (
     QuantizationPlaces,
     WeightPlace,
 )
+from boardwright.toolchains.pairs import is_depthwise
 
 RANGES = ("learned", "moving-average")
-_SMALLEST_RANGE = 1e-6
 _SMALLEST_SIZE = 1e-3
 """Root mean square below which a tensor (a bias of zeros) learns as if it had this size."""
 
@@ -105,10 +105,10 @@ class FakeQuantizeActivation(torch.nn.Module):  # type: ignore[misc]
         low, high = low.clamp(max=0), high.clamp(min=0)
         if self._symmetric:
             steps = self.place.high - max(self.place.low, -self.place.high)
-            scale = (2 * torch.maximum(-low, high) / steps).clamp(min=_SMALLEST_RANGE / steps)
+            scale = (2 * torch.maximum(-low, high) / steps).clamp(min=LEAST_RANGE / steps)
             return _next_power_of_two(scale) if self._power_of_two else scale
         steps = self.place.high - self.place.low
-        return ((high - low) / steps).clamp(min=_SMALLEST_RANGE / steps)
+        return ((high - low) / steps).clamp(min=LEAST_RANGE / steps)
 
     @property
     def zero_point(self) -> int:
@@ -146,6 +146,7 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
     weights off: outliers are left out that cost all others their precision. ``scale`` is that of the latest
     forward pass. What is trained is each weight over the ``size`` of its output channel (axis ``channels``):
     folded batch norms leave channels that differ a thousandfold, and one rate has to suit them all.
+    ``groups`` are the layer's.
     """
 
     def __init__(
@@ -155,10 +156,11 @@ class FakeQuantizeWeight(torch.nn.Module):  # type: ignore[misc]
         scheme: QuantizationScheme,
         learned: bool,
         channels: int = 0,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self._others = [other for other in range(weight.dim()) if other != axis] if axis is not None else None
-        self._low, self._high = weight_bounds(scheme)
+        self._low, self._high = weight_bounds(scheme, is_depthwise(weight.shape, groups))
         self._symmetric, self._power_of_two = scheme.weight_symmetric, scheme.power_of_two
         self._kept_rounded = scheme.power_of_two or scheme.bounds_pairs
         self._learned = learned and self._symmetric
@@ -258,16 +260,19 @@ def _channel_sizes(weight: Tensor, channels: int) -> Tensor:
     return sizes.clamp(min=max(float(sizes.max()) * 1e-4, 1e-8))
 
 
-def weight_bounds(scheme: QuantizationScheme) -> tuple[int, int]:
+def weight_bounds(scheme: QuantizationScheme, depthwise: bool = False) -> tuple[int, int]:
     """Return the smallest and largest integer that a weight is trained to become.
 
-    Seven bits keep every pair of weights below what saturates, however training moves them.
+    Seven bits keep every pair of weights below what saturates, however training moves them; ``depthwise``
+    weights have no pairs.
     """
+    if scheme.bounds_pairs and depthwise:
+        return -WEIGHT_BOUND, WEIGHT_BOUND
     if scheme.weight_type == "uint8":
         return (0, 127) if scheme.reduce_range else (0, 255)
     if scheme.reduce_range:
         return -REDUCED_BOUND, REDUCED_BOUND
-    return (-127, 127) if scheme.weight_symmetric else (-128, 127)
+    return (-WEIGHT_BOUND, WEIGHT_BOUND) if scheme.weight_symmetric else (-128, 127)
 
 
 class RoundedNetwork:
@@ -310,8 +315,11 @@ class RoundedNetwork:
             axis = place.axis
             if axis is not None and place.tensor in layer.turned:
                 axis = 1 - axis
-            channels = 1 if "Transpose" in type(layer.module).__name__ else 0
-            fake = FakeQuantizeWeight(weight, axis, scheme, learned and weight.requires_grad, channels)
+            transposed = "Transpose" in type(layer.module).__name__
+            groups = 1 if transposed else getattr(layer.module, "groups", 1)
+            fake = FakeQuantizeWeight(
+                weight, axis, scheme, learned and weight.requires_grad, int(transposed), groups
+            )
             torch.nn.utils.parametrize.register_parametrization(layer.module, own, fake)
             self._weights.append((layer, own, fake))
 
