@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from boardwright.compiler.engine.dynamic import quantize_dynamic
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.float16 import convert_float16
 from boardwright.compiler.engine.graph.narrowed import rounding
@@ -264,6 +265,29 @@ def test_a_branch_reads_what_it_read_before(tmp_path):
     found = imported(tmp_path, model)
     done = quantize(found.model, feeds(found), PROFILES["x86-vnni"])
     assert signal_kept(found.model, done.model, feeds(found)) > 30
+
+
+def test_a_branch_comes_after_what_it_reads_by_name(tmp_path):
+    """Its condition is known at once, long before the Relu that a branch reads."""
+
+    def middle(read: str) -> list[onnx.NodeProto]:
+        decided = branch(read)
+        decided[0].input[0] = "input"
+        weigh = helper.make_node("MatMul", ["x", "square"], ["weighed"])
+        return [*decided, weigh, helper.make_node("Identity", ["weighed"], ["y"])]
+
+    model = network(middle=middle)
+    square = np.random.default_rng(5).normal(size=(SIZE, SIZE)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(square, "square"))
+    pooling = next(node for node in model.graph.node if node.op_type == "GlobalAveragePool")
+    pooling.input[0] = "y"
+    found = imported(tmp_path, model)
+    for small in (
+        quantize(found.model, feeds(found), PROFILES["x86-vnni"]).model,
+        quantize_dynamic(found.model, PROFILES["x86-vnni"]).model,
+        convert_float16(found.model).model,
+    ):
+        assert signal_kept(found.model, small, feeds(found)) > 25
 
 
 def test_shapes_that_follow_from_a_free_batch_are_found_once_it_is_fixed(tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
+from boardwright.compiler.engine.graph.editing import sort_nodes
 from boardwright.compiler.engine.graph.inspect import drop_metadata
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import CONVERSIONS, INTEGER_KERNELS, kernel_counts
@@ -103,6 +104,7 @@ def quantize_dynamic(
             "Exclude the node it names.",
         ) from error
     drop_metadata(quantized)
+    sort_nodes(quantized.graph)
     layers = _rounded(candidates, prepared, quantized)
     if not layers:
         raise _nothing()

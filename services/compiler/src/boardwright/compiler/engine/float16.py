@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
-from boardwright.compiler.engine.graph.editing import copy_of
+from boardwright.compiler.engine.graph.editing import copy_of, sort_nodes
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.topology import MOVEMENT_OPERATORS
@@ -218,18 +218,16 @@ def _touching(
 
 def _convert(model: onnx.ModelProto, blocked: set[str], keep_io: bool) -> onnx.ModelProto:
     import onnx
-    from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     try:
-        converted = convert_float_to_float16(
+        converted: onnx.ModelProto = convert_float_to_float16(
             copy_of(model), keep_io_types=keep_io, op_block_list=[], node_block_list=sorted(blocked)
         )
         _join_casts(converted.graph)
-        written = ONNXModel(converted)
-        written.topological_sort()
-        onnx.checker.check_model(written.model)
-        open_session(written.model)
+        sort_nodes(converted.graph)
+        onnx.checker.check_model(converted)
+        open_session(converted)
     except EngineError as error:
         raise QuantizationFailed(
             "CONVERSION_FAILED", f"The graph does not load in float16. {error.message}"
@@ -240,8 +238,7 @@ def _convert(model: onnx.ModelProto, blocked: set[str], keep_io: bool) -> onnx.M
             f"Converting the graph to float16 failed: {type(error).__name__}: {str(error).strip()[:400]}. "
             "Exclude the node it names.",
         ) from error
-    result: onnx.ModelProto = written.model
-    return result
+    return converted
 
 
 def _join_casts(graph: onnx.GraphProto) -> None:
