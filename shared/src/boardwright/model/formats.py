@@ -9,6 +9,19 @@ from boardwright.model.errors import ModelError
 
 _MAX_ENTRIES = 100_000
 
+_TO_ONNX_BY_KERAS = (
+    "a Keras model: load it with keras and write ONNX, model.export('model.onnx', format='onnx')"
+)
+_OTHERS_IN_ZIPS = {
+    "archive_format": "a program of torch.export: write ONNX, "
+    "torch.onnx.export(torch.export.load(path).module(), (sample,), 'model.onnx', dynamo=True)",
+    "model.weights.h5": _TO_ONNX_BY_KERAS,
+}
+_TFLITE = "a TFLite model, most of them quantized already: write ONNX from the network that it was made of"
+_SAVED_MODEL = (
+    "a TensorFlow graph: write ONNX, python -m tf2onnx.convert --saved-model FOLDER --output model.onnx"
+)
+
 
 class ModelFormat(StrEnum):
     """How a checkpoint is stored."""
@@ -28,7 +41,8 @@ def detect_format(path: Path) -> ModelFormat:
     a bare pickle too: the importer loads tensors alone and names what it refuses.
 
     Raises:
-        ModelError: ``MODEL_FORMAT_UNKNOWN``, saying which formats are known.
+        ModelError: ``MODEL_FORMAT_UNKNOWN``, saying which formats are known, or how what another framework
+            wrote becomes ONNX.
     """
     with path.open("rb") as file:
         head = file.read(16)
@@ -41,6 +55,15 @@ def detect_format(path: Path) -> ModelFormat:
         return ModelFormat.TORCH_STATE_DICT
     if head[:1] == b"\x08" or path.suffix == ".onnx":
         return ModelFormat.ONNX
+    other = ""
+    if head.startswith(b"\x89HDF"):
+        other = _TO_ONNX_BY_KERAS
+    elif head[4:8] == b"TFL3":
+        other = _TFLITE
+    elif path.suffix == ".pb":
+        other = _SAVED_MODEL
+    if other:
+        raise ModelError("MODEL_FORMAT_UNKNOWN", f"{path.name} is {other}; push that file")
     known = ", ".join(ModelFormat)
     raise ModelError(
         "MODEL_FORMAT_UNKNOWN",
@@ -57,6 +80,9 @@ def _zip_format(path: Path) -> ModelFormat:
             inner = {entry.filename.partition("/")[2]: entry for entry in entries}
             if any(name.startswith("code/") for name in inner):
                 return ModelFormat.TORCHSCRIPT
+            for name, told in _OTHERS_IN_ZIPS.items():
+                if any(name in (entry, entry.partition("/")[2]) for entry in archive.namelist()):
+                    raise ModelError("MODEL_FORMAT_UNKNOWN", f"{path.name} is {told}; push that file")
             if "data.pkl" not in inner:
                 raise ModelError(
                     "MODEL_FORMAT_UNKNOWN", f"{path.name} is a zip file, but torch.save did not write it"

@@ -52,3 +52,25 @@ def test_unknown_and_broken_files_say_what_is_known(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=message) as caught:
             detect_format(path)
         assert caught.value.reason == "MODEL_FORMAT_UNKNOWN"
+
+
+def test_what_other_frameworks_wrote_is_named_with_its_way_to_onnx(tmp_path: Path) -> None:
+    program, keras = tmp_path / "a.pt2", tmp_path / "b.keras"
+    with zipfile.ZipFile(program, "w") as writer:
+        writer.writestr("net/archive_format", "pt2")
+        writer.writestr("net/models/model.json", "{}")
+    with zipfile.ZipFile(keras, "w") as writer:
+        writer.writestr("config.json", "{}")
+        writer.writestr("model.weights.h5", b"")
+    for path, content, message in [
+        (program, None, r"torch\.export.*torch\.onnx\.export"),
+        (keras, None, r"Keras.*format='onnx'"),
+        (tmp_path / "c.h5", b"\x89HDF\r\n\x1a\n", "Keras"),
+        (tmp_path / "d.tflite", b"\x1c\0\0\0TFL3", "TFLite"),
+        (tmp_path / "saved_model.pb", b"\x0a\x10graph", "tf2onnx"),
+    ]:
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ModelError, match=message) as caught:
+            detect_format(path)
+        assert caught.value.reason == "MODEL_FORMAT_UNKNOWN"
