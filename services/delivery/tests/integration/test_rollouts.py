@@ -168,12 +168,14 @@ async def test_pause_resume_cancel(operator, enrol) -> None:
         await operator.rollout(first, "third")
     assert active.value.reason == "ROLLOUT_ACTIVE"
     paused = await operator.rollouts.pause_rollout("default", "second", "looks odd", rollout.etag)
-    assert (paused.state, paused.reason) == (RolloutState.PAUSED, "looks odd")
+    assert (paused.state, paused.state_reason) == (RolloutState.PAUSED, "looks odd")
     assert operator.index().offer_for("cam-1").paused
     with pytest.raises(Aborted) as stale:
         await operator.rollouts.resume_rollout("default", "second", "", rollout.etag)
     assert stale.value.reason == "ETAG_MISMATCH"
     await operator.rollouts.resume_rollout("default", "second", "", paused.etag)
+    resumed = await operator.rollouts.rollout("default", "second")
+    assert (resumed.reason, resumed.state_reason) == (rollout.reason, "")
     assert not operator.index().offer_for("cam-1").paused
     await operator.rollouts.cancel_rollout("default", "second", "wrong colours", "")
     offer = operator.index().offer_for("cam-1")

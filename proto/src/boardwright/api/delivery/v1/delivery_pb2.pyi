@@ -306,12 +306,14 @@ class Rollout(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"projects/{project}/rollouts/{rollout}" """
     fleet: _builtins.str
     release: _builtins.str
     state: Global___Rollout.State.ValueType
     reason: _builtins.str
+    """Why it was started."""
     pending_count: _builtins.int
     """Devices by how they stand."""
     succeeded_count: _builtins.int
@@ -319,6 +321,8 @@ class Rollout(_message.Message):
     creator: _builtins.str
     etag: _builtins.str
     traceparent: _builtins.str
+    state_reason: _builtins.str
+    """Why it was paused, resumed or cancelled last; ListAuditEvents tells every reason."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -344,10 +348,11 @@ class Rollout(_message.Message):
         etag: _builtins.str = ...,
         traceparent: _builtins.str = ...,
         choices: _abc.Iterable[Global___Rollout.Choice] | None = ...,
+        state_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "create_time", b"create_time", "creator", b"creator", "etag", b"etag", "failed_count", b"failed_count", "fleet", b"fleet", "name", b"name", "pending_count", b"pending_count", "reason", b"reason", "release", b"release", "state", b"state", "succeeded_count", b"succeeded_count", "traceparent", b"traceparent", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "create_time", b"create_time", "creator", b"creator", "etag", b"etag", "failed_count", b"failed_count", "fleet", b"fleet", "name", b"name", "pending_count", b"pending_count", "reason", b"reason", "release", b"release", "state", b"state", "state_reason", b"state_reason", "succeeded_count", b"succeeded_count", "traceparent", b"traceparent", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

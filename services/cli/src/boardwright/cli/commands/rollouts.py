@@ -198,6 +198,7 @@ def rollout_rows(rollout: pb.Rollout) -> list[tuple[str, str]]:
             f"{rollout.succeeded_count} done, {rollout.pending_count} waiting, {rollout.failed_count} failed",
         ),
         ("reason", rollout.reason),
+        (state(rollout), rollout.state_reason),
         *(
             (f"on {choice.board}", f"{shorten(choice.artifacts[0])} first: {choice.because}")
             for choice in rollout.choices

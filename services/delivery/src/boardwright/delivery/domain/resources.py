@@ -213,6 +213,8 @@ class Rollout:
 
     Attributes:
         sequence: grows with every rollout of the project; the newest that is not cancelled is offered.
+        reason: why it was started.
+        state_reason: why it was paused, resumed or cancelled last.
         revision: grows with every change; its etag.
         choices: of each board with several artifacts, which goes first, settled when the rollout began.
     """
@@ -230,6 +232,7 @@ class Rollout:
     revision: int
     traceparent: str = ""
     choices: tuple[Choice, ...] = ()
+    state_reason: str = ""
     counts: RolloutCounts = field(default_factory=RolloutCounts)
 
     @property

@@ -25,7 +25,13 @@ def settle(rollout: Rollout, counts: RolloutCounts, now_us: int) -> Rollout:
     """The rollout after devices reported: an active one is completed when every device has it."""
     counted = replace(rollout, counts=counts)
     if rollout.state is RolloutState.ACTIVE and counts.complete:
-        return replace(counted, state=RolloutState.COMPLETED, update_us=now_us, revision=rollout.revision + 1)
+        return replace(
+            counted,
+            state=RolloutState.COMPLETED,
+            state_reason="",
+            update_us=now_us,
+            revision=rollout.revision + 1,
+        )
     return counted
 
 
@@ -33,7 +39,7 @@ def changed(rollout: Rollout, state: RolloutState, reason: str, now_us: int) -> 
     """The rollout in another state; the same when it already is in it."""
     if rollout.state is state:
         return rollout
-    return replace(rollout, state=state, reason=reason, update_us=now_us, revision=rollout.revision + 1)
+    return replace(rollout, state=state, state_reason=reason, update_us=now_us, revision=rollout.revision + 1)
 
 
 def index_of(fleet: FleetKey, rollout: Rollout | None, bundles: Sequence[BundleRecord]) -> FleetIndex:

@@ -136,6 +136,7 @@ def to_rollout(rollout: Rollout) -> pb.Rollout:
         release=rollout.release,
         state=_ROLLOUT_STATES[rollout.state],
         reason=rollout.reason,
+        state_reason=rollout.state_reason,
         pending_count=rollout.counts.pending,
         succeeded_count=rollout.counts.succeeded,
         failed_count=rollout.counts.failed,

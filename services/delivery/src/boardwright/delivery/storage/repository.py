@@ -284,10 +284,10 @@ class SqlRecords:
 
     def update_rollout(self, rollout: Rollout) -> None:
         self._tx.execute(
-            "UPDATE rollouts SET state = :state, reason = :reason, update_us = :update_us,"
+            "UPDATE rollouts SET state = :state, state_reason = :state_reason, update_us = :update_us,"
             " revision = :revision WHERE project = :project AND rollout = :rollout",
             state=rollout.state.value,
-            reason=rollout.reason,
+            state_reason=rollout.state_reason,
             update_us=rollout.update_us,
             revision=rollout.revision,
             project=rollout.project,

@@ -170,6 +170,7 @@ class RolloutRow(_Base, table=True):
     revision: int = _number()
     traceparent: str = _text()
     choices: str = Field(sa_type=sa.Text, sa_column_kwargs={"server_default": "[]"})
+    state_reason: str = Field(sa_type=sa.Text, sa_column_kwargs={"server_default": ""})
 
 
 class AuditEventRow(_Base, table=True):
