@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,25 @@ database_url = database_url_fixture(SCHEMA, MIGRATIONS)
 
 
 @dataclass
+class Held:
+    """Downloads of packs that wait until the test lets them go on."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+    going_on: threading.Event = field(default_factory=threading.Event)
+
+    async def wait(self) -> None:
+        self.asked.set()
+        await asyncio.to_thread(self.going_on.wait)
+
+
+@dataclass
 class Client:
     """What the SDK does, in short."""
 
     service: RunningService
     registry: RunningService
     folder: Path
+    held: Held
 
     def stub(self, role: str = "developer") -> Any:
         return pb_grpc.CalibrationStub(connect_sync(self.service.endpoint, token=self.service.tokens[role]))
@@ -117,7 +132,12 @@ def client(database_url: str, tmp_path: Path) -> Iterator[Client]:
         settings = {"BOARDWRIGHT_GATEWAY_URL": url, "BOARDWRIGHT_BLOBS_URL": f"file://{tmp_path / 'blobs'}"}
         directory = DirectoryApp(DirectoryEndpoint(store, SIGNING_KEY))
 
+        held = Held()
+        held.going_on.set()
+
         async def mounted(scope: Any, receive: Any, send: Any) -> None:  # as the gateway mounts it
+            if scope["method"] == "GET":
+                await held.wait()
             await directory(scope | {"root_path": "/transfer"}, receive, send)
 
         with (
@@ -137,7 +157,7 @@ def client(database_url: str, tmp_path: Path) -> Iterator[Client]:
                 folder=tmp_path / "calibration",
             ) as service,
         ):
-            yield Client(service, registry, tmp_path)
+            yield Client(service, registry, tmp_path, held)
 
 
 def opened(stub: Any, classes: list[str], task: str = "classification") -> str:
@@ -226,14 +246,20 @@ def test_a_killed_service_goes_on_where_it_was(client: Client, picture: Picture)
 
 
 def test_the_service_stops_cleanly_in_the_middle_of_a_seal(client: Client, picture: Picture) -> None:
-    stub = client.stub()
+    stub, process = client.stub(), client.service.process
     version = opened(stub, ["cat"])
-    found = [FoundSample(f"{n:04d}.png", picture((n % 256, 0, n // 256)), "image/png", 0) for n in range(600)]
+    found = [FoundSample(f"{n:04d}.png", picture((n, 0, 0)), "image/png", 0) for n in range(20)]
     client.push(version, found)
+    client.held.asked.clear()
+    client.held.going_on.clear()
     stream = stub.SealDatasetVersion(pb.SealDatasetVersionRequest(name=version))
-    next(stream)
-    assert client.service.stop(seconds=6) == 0
+    assert next(stream).done == 0
+    assert client.held.asked.wait(120)
+    assert process is not None
+    process.terminate()
     assert reason_of(lambda: list(stream)) in ("SERVICE_STOPPING", "SERVICE_UNAVAILABLE")
+    client.held.going_on.set()
+    assert process.wait(120) == 0
     assert "Traceback" not in client.service.log.read_text()
     for line in client.service.log.read_text().splitlines():
         json.loads(line)
