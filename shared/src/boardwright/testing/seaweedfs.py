@@ -32,7 +32,7 @@ _PORT_FLAGS = (
     "admin.port",
     "admin.port.grpc",
 )
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0
 _SOCKETS = Path("/tmp")  # noqa: S108 (where SeaweedFS puts them)
 
 
@@ -154,7 +154,7 @@ class SeaweedServer:
     def _answers(self) -> bool:
         # "/status" answers before the filer behind it does; an unsigned list is refused only once all is up.
         try:
-            with contextlib.closing(urllib.request.urlopen(f"{self.endpoint}/", timeout=2)):  # noqa: S310
+            with contextlib.closing(urllib.request.urlopen(f"{self.endpoint}/", timeout=20)):  # noqa: S310
                 return True
         except urllib.error.HTTPError as error:
             with error:

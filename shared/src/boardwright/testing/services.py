@@ -22,7 +22,7 @@ from pathlib import Path
 
 from boardwright.rpc.auth import hash_token
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 
 _PRINCIPALS = {
     "admin": ("user", "admin"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +46,7 @@ def test_a_server_killed_in_mid_upload(server: SeaweedServer, store: BlobStore) 
     digest = Digest.of(data)
     handle = store.begin_upload(len(data))
     send_parts(store, handle, data, 1)
-    os.kill(server.pid, signal.SIGKILL)
+    server.kill()
     for use in (
         lambda: store.stat(kept),
         lambda: store.read(kept, 10),
@@ -60,7 +58,6 @@ def test_a_server_killed_in_mid_upload(server: SeaweedServer, store: BlobStore) 
     ):
         with pytest.raises(StoreUnavailable, match=r"does not answer .*: start it, then retry"):
             use()
-    server.kill()
     server.start()
     assert store.read(kept, 10) == b"kept"
     assert store.received_parts(handle) == [Part(1, 8 << 20)]
