@@ -60,7 +60,7 @@ def _checkpoint_training_environment() -> Mapping[str, str]:
 
 IMPORT = StepKind(
     "compile/import",
-    version="6",
+    version="7",
     determinism=Determinism.PURE,
     defaults={
         "format": None,

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.checkpoint.onnx_file import load_onnx
 from boardwright.compiler.engine.errors import EngineError, NetworkFailed, SpecMismatch
 from boardwright.compiler.engine.export import DEFAULT_OPSET, export_network, export_ultralytics
-from boardwright.compiler.engine.graph.canonical import dequantize_weights, drop_initializer_inputs
+from boardwright.compiler.engine.graph.canonical import (
+    dequantize_weights,
+    drop_initializer_inputs,
+    drop_unread_inputs,
+)
 from boardwright.compiler.engine.graph.inspect import drop_metadata, fix_input_shape, graph_inputs
 from boardwright.compiler.engine.graph.leftovers import unwrap_maps
 from boardwright.compiler.engine.graph.prepare import name_nodes, opset_of, tell_output_shapes
@@ -99,6 +103,9 @@ def import_checkpoint(
     notes = list(loaded.notes)
     model = loaded.model
     drop_initializer_inputs(model)
+    unread = drop_unread_inputs(model)
+    if unread:
+        notes.append(f"Nothing reads the input {', '.join(map(repr, unread))}: the graph is without it now.")
     input_spec = settle_input_spec(loaded.input_spec, model, loaded.metadata)
     notes += fix_input_shape(model, input_spec.name, _fixed_shape(model, input_spec))
     tell_output_shapes(model)

@@ -1,6 +1,7 @@
 """One way of writing what exporters write in several: so that no pass has to know the others.
 
 - ``drop_initializer_inputs``: weights that old files list among the inputs (IR version 3 demanded it).
+- ``drop_unread_inputs``: what only training read (a flag, a rate of dropout).
 - ``fold_gemm_factors``: alpha and beta of a Gemm go into its weight and bias.
 - ``dequantize_weights``: weights stored as integers become floats again.
 - ``unshare_quantization``: each Quantize and Dequantize gets constants of its own.
@@ -41,6 +42,20 @@ def drop_initializer_inputs(model: onnx.ModelProto) -> int:
         model.graph.input.extend(kept)
         model.ir_version = max(model.ir_version, _INITIALIZERS_ALONE)
     return dropped
+
+
+def drop_unread_inputs(model: onnx.ModelProto) -> list[str]:
+    """Take inputs that nothing reads out of the graph, in place, and return their names; one is left."""
+    graph = model.graph
+    read = {name for node in graph.node for name in [*node.input, *captured(node)]}
+    read |= {value.name for value in graph.output}
+    unread = [value.name for value in graph.input if value.name not in read]
+    if len(unread) == len(graph.input):
+        return []
+    kept = [value for value in graph.input if value.name in read]
+    del graph.input[:]
+    graph.input.extend(kept)
+    return unread
 
 
 def fold_gemm_factors(graph: onnx.GraphProto) -> int:
