@@ -80,7 +80,9 @@ def read_recipe(recipe: str | Path) -> tuple[str, str]:
         return "", text
     if text.endswith((".yaml", ".yml")):
         try:
-            return "", Path(text).read_text()
+            return "", Path(text).read_text(encoding="utf-8")
         except OSError as error:
             raise FailedPrecondition("RECIPE_UNREADABLE", f"cannot read {text}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise FailedPrecondition("RECIPE_UNREADABLE", f"{text} is no text in UTF-8") from error
     return text.removeprefix("recipes/"), ""

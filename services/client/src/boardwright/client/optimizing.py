@@ -366,9 +366,9 @@ def own_recipes(client: Client, recipes: Iterable[str | Path]) -> list[tuple[str
     found = []
     for recipe in recipes:
         name, text = read_recipe(recipe)
-        if not text and name not in shipped:
+        if name and name not in shipped:
             raise InvalidArgument("RECIPE_INVALID", f"there is no recipe {name!r}: {', '.join(shipped)}")
-        message = client.recipes.validate(text) if text else shipped[name]
+        message = shipped[name] if name else client.recipes.validate(text)
         called = name or next(
             (
                 line.partition(":")[2].strip()

@@ -124,7 +124,7 @@ def _document(spec: SpecLike) -> Mapping[str, Any]:
         return spec
     path = Path(spec)
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidArgument("SPEC_INVALID", f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:

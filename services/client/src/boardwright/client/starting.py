@@ -52,10 +52,10 @@ class Starting(Project):
             validate_only=validate_only,
             retry_failed=retry_failed,
         )
-        if text:
-            request.recipe_yaml = text
-        else:
+        if name:
             request.recipe_name = name
+        else:
+            request.recipe_yaml = text
         with continue_trace(subject.traceparent):
             job: jobs_pb2.Job = self._connection.compiler.CreateCompileJob(request)
         return job

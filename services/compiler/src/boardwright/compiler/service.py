@@ -61,7 +61,7 @@ class CompileRequest:
     project: str
     version: str
     recipe_name: str = ""
-    recipe_yaml: str = ""
+    recipe_yaml: str | None = None
     datasets: Mapping[str, str] = field(default_factory=dict)
     boards: tuple[str, ...] = ()
     principal: str = ""
@@ -254,7 +254,7 @@ def read_recipe(request: CompileRequest) -> Recipe:
         NotFound: RECIPE_NOT_FOUND.
     """
     try:
-        if request.recipe_yaml:
+        if request.recipe_yaml is not None:
             return parse_recipe(request.recipe_yaml)
         return read_shipped(request.recipe_name or "default")
     except RecipeError as error:

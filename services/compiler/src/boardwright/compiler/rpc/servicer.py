@@ -47,7 +47,7 @@ class CompilerServicer(compiler_pb2_grpc.CompilerServicer):
                 project=project,
                 version=request.version,
                 recipe_name=request.recipe_name,
-                recipe_yaml=request.recipe_yaml,
+                recipe_yaml=request.recipe_yaml if request.HasField("recipe_yaml") else None,
                 datasets=dict(request.datasets),
                 boards=tuple(request.boards),
                 principal=current_principal().actor,
