@@ -13,6 +13,7 @@ from boardwright.rpc.errors import FailedPrecondition, InvalidArgument, Unavaila
 
 class Yolo:
     task = "detect"
+    model_name: str | None = None
 
     def __init__(self) -> None:
         self.callbacks: dict[str, Any] = {}
@@ -68,6 +69,15 @@ def test_without_best_weights_the_last_ones_go(tmp_path: Path) -> None:
     attach(model, "street", client=server)  # type: ignore[arg-type]
     model.callbacks["on_train_end"](_trainer(tmp_path, best=False))
     assert server.pushed[0][1] == tmp_path / "last.pt"
+
+
+def test_without_a_name_the_model_is_called_as_its_network(tmp_path: Path) -> None:
+    model, server = Yolo(), Server()
+    model.model_name = "configs/YOLO26n.yaml"
+    attach(model, client=server)  # type: ignore[arg-type]
+    model.callbacks["on_train_end"](_trainer(tmp_path))
+    assert server.pushed[0][0] == "yolo26n"
+    assert attach(Yolo(), client=server).name == "model"  # type: ignore[arg-type]
 
 
 def test_a_failed_push_costs_no_training_and_says_how_to_repeat_it(

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from boardwright.cli.demo.subject import EXAMPLE_INPUT_SPEC, check_checkpoint, own_subject
+from boardwright.cli.demo.subject import (
+    EXAMPLE_DETECTOR_SPEC,
+    EXAMPLE_INPUT_SPEC,
+    check_checkpoint,
+    own_subject,
+)
 from boardwright.rpc.errors import InvalidArgument
 
 
@@ -96,9 +101,10 @@ def test_a_file_that_does_not_tell_its_input_is_refused_with_a_spec_to_start_fro
     with pytest.raises(InvalidArgument) as caught:
         check_checkpoint(checkpoint, module=None, input_spec=None, output_spec=None)
     assert caught.value.reason == "INPUT_SPEC_NEEDED"
-    for needed in ("net.onnx", "--input-spec FILE", "INPUT_SPEC=", EXAMPLE_INPUT_SPEC):
+    for needed in ("net.onnx", "--input-spec FILE", "INPUT_SPEC=", EXAMPLE_INPUT_SPEC, EXAMPLE_DETECTOR_SPEC):
         assert needed in caught.value.message
     assert InputSpec.from_json(json.loads(EXAMPLE_INPUT_SPEC)).resize == "center-crop"
+    assert InputSpec.from_json(json.loads(EXAMPLE_DETECTOR_SPEC)).resize == "letterbox"
     (tmp_path / "in.json").write_text(EXAMPLE_INPUT_SPEC)
     check_checkpoint(checkpoint, module=None, input_spec=tmp_path / "in.json", output_spec=None)
 

@@ -180,6 +180,12 @@ def in_project(project: str, collection: str, text: str) -> str:
     return text if is_full(text) else f"projects/{project}/{collection}/{text}"
 
 
+def identifier(text: str) -> str:
+    """A model id out of a file's name: "YOLO26n (1)" becomes "yolo26n-1"."""
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63]
+    return plain if plain[:1].isalpha() else f"model-{plain}".strip("-")[:63]
+
+
 def shorten(name: str) -> str:
     """The shorthand of a full name, where there is one.
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardwright.client import references
 from boardwright.rpc.errors import BoardwrightError, FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
@@ -85,13 +86,13 @@ class Attachment:
 
 
 def attach(
-    model: Any, name: str, *, client: Client | None = None, strict: bool = False, **options: Any
+    model: Any, name: str = "", *, client: Client | None = None, strict: bool = False, **options: Any
 ) -> Attachment:
     """Push a model's best weights when its training ends.
 
     Args:
         model: an `ultralytics.YOLO`.
-        name: the Boardwright model's id.
+        name: the Boardwright model's id; by default what the network is called ("yolo26n").
         client: the server; found when the training ends, if not given.
         strict: let a failed push fail the training script instead of logging it.
         options: passed on to `Client.push` (recipe, datasets, labels, wait…).
@@ -116,7 +117,10 @@ def attach(
             "TASK_UNKNOWN", f"models for {model.task!r} cannot be compiled; only {', '.join(TASKS)} can"
         )
     attachment = Attachment(
-        name, _client=client, _options={"task": task, "run": None, **options}, _strict=strict
+        name or references.identifier(Path(str(getattr(model, "model_name", "") or "model")).stem),
+        _client=client,
+        _options={"task": task, "run": None, **options},
+        _strict=strict,
     )
     model.add_callback("on_train_end", attachment.on_train_end)
     return attachment

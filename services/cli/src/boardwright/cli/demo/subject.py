@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import mmap
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boardwright.cli.progress import Bars
+from boardwright.client.references import identifier
 from boardwright.rpc.errors import FailedPrecondition, InvalidArgument
 
 _CALIBRATION_SHARE = 3
@@ -22,6 +22,10 @@ _FROM_ULTRALYTICS = b"\x0a\x06author\x12\x0bUltralytics"
 EXAMPLE_INPUT_SPEC = (
     '{"height": 224, "width": 224, "color": "RGB", "scale": 0.00392156862745098, '
     '"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "resize": "center-crop"}'
+)
+
+EXAMPLE_DETECTOR_SPEC = (
+    '{"height": 640, "width": 640, "color": "RGB", "scale": 0.00392156862745098, "resize": "letterbox"}'
 )
 
 
@@ -158,8 +162,8 @@ def check_checkpoint(
         "INPUT_SPEC_NEEDED",
         f"{checkpoint.name} ({read.format}) does not say how images become its input: put that into a JSON "
         "file and name it with --input-spec FILE (make: INPUT_SPEC=FILE). For a network trained as most "
-        f"ImageNet ones are, it holds {EXAMPLE_INPUT_SPEC}; mean and std are per channel, after scale. "
-        "Nothing was pushed.",
+        f"ImageNet ones are, it holds {EXAMPLE_INPUT_SPEC}; mean and std are per channel, after scale. For a "
+        f"YOLO detector: {EXAMPLE_DETECTOR_SPEC}. Nothing was pushed.",
     )
 
 
@@ -195,7 +199,7 @@ def own_subject(
     if evaluation is not None:
         calibration, judged = Samples(dataset), Samples(evaluation)
     return Subject(
-        model=model or _identifier(checkpoint.stem),
+        model=model or identifier(checkpoint.stem),
         checkpoint=checkpoint,
         module=module,
         input_spec=input_spec,
@@ -232,9 +236,3 @@ def _split(dataset: Path) -> tuple[Samples, Samples | None, str]:
 def _first(splits: tuple[str, ...], kinds: tuple[str, ...]) -> str:
     """The first split of one of these kinds ("val2017" is a "val"); "" for none."""
     return next((split for kind in kinds for split in splits if split.startswith(kind)), "")
-
-
-def _identifier(text: str) -> str:
-    """A model id out of a file name."""
-    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63]
-    return plain if plain[:1].isalpha() else f"model-{plain}".strip("-")[:63]
