@@ -214,16 +214,28 @@ def _up_detached(folder: DataFolder, report: Report, on_ready: Callable[[Endpoin
     deadline = time.monotonic() + _DETACHED_SECONDS
     told = ""
     while (endpoints := _endpoints_of(folder, background.pid)) is None:
-        if background.poll() is not None or time.monotonic() > deadline:
-            background.terminate()
+        if background.poll() is not None:
             raise StartFailed(tail(log) or f"the stack of {folder.root} did not start; see {folder.logs}.")
-        told = _forward(folder, told, report)
+        if time.monotonic() > deadline:
+            background.terminate()
+            raise StartFailed(_too_slow(folder, told))
+        if (said := _forward(folder, told, report)) != told:
+            told, deadline = said, time.monotonic() + _DETACHED_SECONDS
         time.sleep(0.02)
     report(1, 1, "ready")
     on_ready(endpoints)
     # It goes on without us; it must not be reported as forgotten when this object goes away.
     background.returncode = 0
     return endpoints
+
+
+def _too_slow(folder: DataFolder, said: str) -> str:
+    with contextlib.suppress(ValueError, KeyError):
+        said = json.loads(said)["what"]
+    return (
+        f"the stack of {folder.root} got no further in {_DETACHED_SECONDS:.0f} s ({said or 'not begun'}). "
+        f"On a busy machine try again: nothing is lost. Else {folder.logs} may tell why."
+    )
 
 
 def _endpoints_of(folder: DataFolder, pid: int) -> Endpoints | None:

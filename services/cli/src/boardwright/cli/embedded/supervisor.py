@@ -135,6 +135,9 @@ class Supervisor:
     def start(self, report: Report, *, ready_seconds: float = _READY_SECONDS) -> None:
         """Start everything and wait until all of it serves; ``stop`` may be asked for meanwhile.
 
+        Args:
+            ready_seconds: how long it may take until another process is ready.
+
         Raises:
             StartFailed: a process kept ending, or was not ready in time. Everything is stopped.
         """
@@ -147,7 +150,7 @@ class Supervisor:
         while not self._stopping and not all(process.ready for process in self._all):
             ready = [process.spec.name for process in self._all if process.ready]
             if len(ready) != told:
-                told = len(ready)
+                told, deadline = len(ready), time.monotonic() + ready_seconds
                 waiting = [process.spec.name for process in self._all if process.spec.name not in ready]
                 report(told, len(self._all), "starting: waiting for " + ", ".join(waiting))
             late = time.monotonic() > deadline
