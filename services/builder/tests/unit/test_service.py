@@ -142,7 +142,7 @@ def measured(*artifacts: str, record: str = "8") -> StepOutcome:
         for name in artifacts
     ]
     values = {"host": {"pin": X86_PIN, "machine": "a CPU"}, "protocol": {"runs": 200}, "subjects": subjects}
-    return StepOutcome({}, values, (), "sha256:" + record * 64)
+    return StepOutcome({}, values, ("The host was busy.",), "sha256:" + record * 64)
 
 
 async def test_a_build_is_planned_as_one_step(stack: Stack) -> None:
@@ -326,6 +326,8 @@ async def test_figures_are_registered_side_by_side_and_once(stack: Stack) -> Non
     assert done.state is JobState.SUCCEEDED and len(done.results) == 8
     kinds = [(m.kind, m.threads) for m in stack.registry.measurements.values() if m.artifact == names[0]]
     assert kinds == [("latency", 1), ("latency", 0), ("memory", 0), ("size", 0)]
+    said = [m.details["warnings"] for m in stack.registry.measurements.values()]
+    assert said == [["The host was busy."]] * 8
 
     cached = await stack.builder.create_measure_job(ALICE, order)
     await stack.jobs.upkeep()

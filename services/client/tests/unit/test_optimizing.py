@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,13 @@ def test_variants_of_a_job_are_told_with_their_profiles() -> None:
     assert made_by(job) == list(zip(names, ("", "x86", "arm"), strict=True))
 
 
-def measurement(kind: str, origin: Any, board: str = "pi", **values: float) -> pb.Measurement:
-    return pb.Measurement(kind=kind, origin=origin, board=board, threads=1, values=values)
+def measurement(
+    kind: str, origin: Any, board: str = "pi", warnings: Sequence[str] = (), **values: float
+) -> pb.Measurement:
+    details = json.dumps({"warnings": warnings}) if warnings else ""
+    return pb.Measurement(
+        kind=kind, origin=origin, board=board, threads=1, values=values, details_json=details
+    )
 
 
 def test_only_figures_that_were_measured_on_the_board_count() -> None:
@@ -114,13 +119,14 @@ def test_only_figures_that_were_measured_on_the_board_count() -> None:
         [
             measurement("latency", types_pb2.ORIGIN_EMULATED, p95_ms=1.0),
             measurement("latency", types_pb2.ORIGIN_MEASURED, "x86-64", p95_ms=2.0),
-            measurement("latency", types_pb2.ORIGIN_MEASURED, p95_ms=3.0),
-            measurement("latency", types_pb2.ORIGIN_MEASURED, p95_ms=4.0),
+            measurement("latency", types_pb2.ORIGIN_MEASURED, p95_ms=3.0, warnings=["The host was busy."]),
+            measurement("latency", types_pb2.ORIGIN_MEASURED, p95_ms=4.0, warnings=["Long ago."]),
             measurement("memory", types_pb2.ORIGIN_EMULATED, peak_rss_bytes=5.0),
         ],
     )
     assert found.latencies_ms == {1: {"p95_ms": 3.0}}, "the newest measured on that board"
     assert (found.size_bytes, found.memory_bytes) == (7, None)
+    assert found.warnings == ("The host was busy.",), "what that run said, not an earlier one"
 
 
 class _Boards:

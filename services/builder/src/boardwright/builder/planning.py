@@ -213,6 +213,7 @@ def measurements_of(outcome: StepOutcome) -> Iterator[NewMeasurement]:
                     "host": where,
                     "protocol": outcome.values["protocol"],
                     "emulated_because": subject["emulated_because"],
+                    "warnings": list(outcome.warnings),
                 },
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from boardwright.cli.output import print_table, size
+from boardwright.cli.output import print_notes, print_table, size
 
 if TYPE_CHECKING:
     from boardwright.api.registry.v1.registry_pb2 import Artifact, Measurement
@@ -25,6 +25,7 @@ class ReportRow:
         size_bytes: of the files that the runtime loads.
         p50_ms, p95_ms: single-thread latency; None where nothing was measured.
         measured_on: the board that ran it, and "emulated" where that is another one.
+        warnings: what the run that measured it had to say, such as that the host was busy.
     """
 
     variant: str
@@ -36,6 +37,7 @@ class ReportRow:
     p95_ms: float | None
     peak_rss_bytes: float | None
     measured_on: str
+    warnings: tuple[str, ...] = ()
 
     def to_document(self) -> dict[str, Any]:
         """As JSON."""
@@ -98,7 +100,7 @@ def _row(
     variant: str, artifact: Artifact, accuracies: dict[str, float], measurements: list[Measurement]
 ) -> ReportRow:
     from boardwright.api.types.v1.types_pb2 import ORIGIN_EMULATED
-    from boardwright.client.board_figures import size_to_load
+    from boardwright.client.board_figures import size_to_load, warnings_of
 
     latencies = [m for m in measurements if m.kind == "latency"]
     latency = next((m for m in latencies if m.threads == 1), latencies[0] if latencies else None)
@@ -119,6 +121,7 @@ def _row(
         latency.values.get("p95_ms") if latency is not None else None,
         peak,
         where,
+        tuple(warnings_of(latency)) if latency is not None else (),
     )
 
 
@@ -146,6 +149,11 @@ def print_report(rows: list[ReportRow], *, title: str = "") -> None:
         ],
         title=title,
     )
+    warned: dict[str, list[str]] = {}
+    for row in rows:
+        for text in row.warnings:
+            warned.setdefault(text, []).append(row.variant)
+    print_notes({", ".join(dict.fromkeys(names)): text for text, names in warned.items()})
 
 
 def _built_for(row: ReportRow, contested: set[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,10 @@ _ELSEWHERE = ("TOOLCHAIN_NEEDS_AGENT", "BOARD_NEEDS_AGENT")
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Figures of one artifact; `missing` says of "latency", "memory" and "size" why they are not known."""
+    """Figures of one artifact; `missing` says of "latency", "memory" and "size" why they are not known.
+
+    `warnings` are what the runs that gave them had to say, such as that the host was busy.
+    """
 
     artifact: str = ""
     toolchain: str = ""
@@ -29,6 +33,7 @@ class Costs:
     memory_bytes: float | None = None
     latencies_ms: dict[int, dict[str, float]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class BoardFigures:
@@ -151,11 +156,21 @@ def costs_of(artifact: pb.Artifact, board: str, measurements: Iterable[pb.Measur
     size = size_to_load(artifact)
     latencies: dict[int, dict[str, float]] = {}
     memory: float | None = None
+    warnings: list[str] = []
     for found in measurements:
         if found.origin != types_pb2.ORIGIN_MEASURED or found.board != board:
             continue
         if found.kind == "latency":
-            latencies.setdefault(found.threads, dict(found.values))
+            if found.threads not in latencies:
+                latencies[found.threads] = dict(found.values)
+                warnings += warnings_of(found)
         elif found.kind == "memory" and memory is None:
             memory = found.values.get("peak_rss_bytes")
-    return Costs(artifact.name, artifact.toolchain, size, memory, latencies)
+    told = tuple(dict.fromkeys(warnings))
+    return Costs(artifact.name, artifact.toolchain, size, memory, latencies, warnings=told)
+
+
+def warnings_of(measurement: pb.Measurement) -> list[str]:
+    """What the run that gave a figure had to say, such as that the host was busy."""
+    details = json.loads(measurement.details_json or "{}")
+    return [str(text) for text in details.get("warnings", ())]

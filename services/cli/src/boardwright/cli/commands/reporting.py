@@ -12,6 +12,8 @@ from boardwright.cli.output import Format, OutputOption, print_json, say
 from boardwright.cli.progress import Bars
 from boardwright.cli.session import client_of
 
+_REFUSED = 3
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -43,7 +45,8 @@ def report(
 
     With --html or --markdown also what the passes found out: precisions, dynamic and static, per tensor and
     per channel, calibration sizes, pruning ratios, sensitive layers, activation ranges, and the deployment on
-    each board. What is missing names the command that makes it; --full makes most of it.
+    each board. What is missing names the command that makes it; --full makes most of it. Where that fails,
+    the report is of what there is, and the exit code is 3.
 
     \b
     Example:
@@ -57,12 +60,13 @@ def report(
         from boardwright.cli.reporting.writing import require_engine
 
         require_engine()
+    complete = True
     with client_of(context) as client, Bars(output) as bars:
         if full:
-            from boardwright.cli.reporting.completing import complete
+            from boardwright.cli.reporting.completing import make_all
 
             datasets = parsing.datasets(calibration, evaluation, dataset, training)
-            complete(client, version, board, datasets, recipe=recipe, runs=runs, progress=bars)
+            complete = make_all(client, version, board, datasets, recipe=recipe, runs=runs, progress=bars)
         rows = collect(client, version)
         if html or markdown:
             from boardwright.cli.reporting.gathering import gather
@@ -79,3 +83,6 @@ def report(
     for path in written:
         if path in (html, markdown):
             say(f"written to {path}")
+    if not complete:
+        say("Not all that --full makes could be made: the report holds what there is.")
+        raise typer.Exit(_REFUSED)

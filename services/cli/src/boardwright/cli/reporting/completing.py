@@ -17,7 +17,7 @@ _AT_ONCE = 8
 """Artifacts that the builder measures side by side, the baseline among them."""
 
 
-def complete(
+def make_all(
     client: Client,
     version: str,
     board: str,
@@ -26,10 +26,13 @@ def complete(
     recipe: str = RECIPE,
     runs: int = 0,
     progress: Callable[[int, int, str], None],
-) -> None:
+) -> bool:
     """Run the recipe, then build and measure every variant that suits the board, beside the baseline.
 
-    What ran before comes from the cache. A recipe that fails is told, and what there is stays.
+    What ran before comes from the cache. What fails is told, and what there is stays.
+
+    Returns:
+        Whether all of it was made and measured.
 
     Raises:
         FailedPrecondition: DATASET_MISSING.
@@ -40,17 +43,20 @@ def complete(
     entry = client.boards.get(board or "host")
     board = entry.name.removeprefix("boards/")
     job = client.compile(version, recipe, datasets=datasets, boards=[board])
+    done = True
     try:
         client.jobs.wait(job.name, progress=progress)
     except JobFailed as error:
         say(f"{recipe}: {error.message} [{error.reason}]")
+        done = False
     profile = entry.quantization_profile.name
     variants = [
         held.name for held in client.models.variants(version) if held.quantization_profile in ("", profile)
     ]
     golden = datasets.get("calibration") or datasets.get("evaluation", "")
     built = _build(client, sorted(variants, key=_baseline_last), board, golden, progress)
-    _measure(client, built, board, runs, progress)
+    measured = _measure(client, built, board, runs, progress)
+    return done and measured and len(built) == len(variants)
 
 
 def _baseline_last(name: str) -> tuple[bool, str]:
@@ -75,8 +81,8 @@ def _build(
 
 def _measure(
     client: Client, artifacts: list[str], board: str, runs: int, progress: Callable[[int, int, str], None]
-) -> None:
-    """In groups that each hold the baseline, so that every ratio comes from one run."""
+) -> bool:
+    """Measure in groups that each hold the baseline, so that every ratio comes from one run."""
     baseline = [name for name in artifacts if f"/variants/{BASELINE}/" in name]
     others = [name for name in artifacts if name not in baseline]
     size = _AT_ONCE - len(baseline)
@@ -87,4 +93,5 @@ def _measure(
             client.jobs.wait(job.name, progress=progress)
         except FailedPrecondition as error:
             say(f"nothing was measured on {board}: {error.message} [{error.reason}]")
-            return
+            return False
+    return True

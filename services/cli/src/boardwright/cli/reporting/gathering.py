@@ -207,6 +207,7 @@ def _cost(artifact: Artifact, measurements: Iterable[Measurement]) -> Cost:
         found.memory_bytes,
         found.latencies_ms,
         board if found.latencies_ms else "",
+        found.warnings,
     )
 
 

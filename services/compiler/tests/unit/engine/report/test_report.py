@@ -247,6 +247,19 @@ def test_latencies_are_found_by_threads(threads: int) -> None:
     assert cost.figure("p50_ms", 1 - threads) is None
 
 
+def test_what_a_measurement_had_to_say_stands_with_its_figures(gathered: ReportData) -> None:
+    said = "The host was busy (load average 9 on 2 CPUs)."
+    variants = [
+        replace(held, costs=[replace(cost, warnings=[said]) for cost in held.costs])
+        for held in gathered.variants
+        if held.costs
+    ]
+    told = section(compose(replace(gathered, variants=variants)), "Deployment").paragraphs
+    (busy,) = [text for text in told if said in text]
+    assert all(f"{held.name} on " in busy for held in variants)
+    assert not any(said in text for text in section(compose(gathered), "Deployment").paragraphs)
+
+
 def test_pruned_variants_are_told_with_what_was_done_after(gathered: ReportData) -> None:
     base = gathered.baseline
     assert base is not None

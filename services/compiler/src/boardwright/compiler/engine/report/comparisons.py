@@ -264,8 +264,11 @@ def _part(value: float | None) -> str:
 def deployment(data: ReportData) -> Section | None:
     """Every variant on every board it was built for."""
     rows = []
+    warned: dict[str, list[str]] = {}
     for variant in data.variants:
         for cost in variant.costs:
+            for text in cost.warnings:
+                warned.setdefault(text, []).append(f"{variant.name} on {cost.board}")
             p50 = cost.figure("p50_ms")
             rows.append(
                 (
@@ -290,7 +293,8 @@ def deployment(data: ReportData) -> Section | None:
     return Section(
         "Deployment",
         ["Latencies are of one thread unless the column says otherwise. A board that is not here is not "
-         "measured here: its figures come from its own agent or stay open."],
+         "measured here: its figures come from its own agent or stay open.",
+         *(f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in warned.items())],
         [Table(columns, rows)],
     )  # fmt: skip
 

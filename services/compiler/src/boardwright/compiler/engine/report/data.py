@@ -20,7 +20,7 @@ class Cost:
 
     ``latencies_ms`` is keyed by the number of threads (0: the runtime's default) and holds ``p50_ms``,
     ``p95_ms`` and, where it was measured beside the baseline, ``speedup``. ``measured_on`` is empty where
-    nothing was measured.
+    nothing was measured; ``warnings`` are what the runs that measured it had to say.
     """
 
     board: str
@@ -29,6 +29,7 @@ class Cost:
     memory_bytes: float | None = None
     latencies_ms: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     measured_on: str = ""
+    warnings: Sequence[str] = ()
 
     def figure(self, name: str, threads: int = 1) -> float | None:
         """A latency figure; None where it was not measured."""
@@ -132,4 +133,5 @@ class ReportData:
 
 def _cost(values: Mapping[str, Any]) -> Cost:
     latencies = {int(threads): dict(held) for threads, held in values["latencies_ms"].items()}
-    return Cost(**{**values, "latencies_ms": latencies})
+    warnings = tuple(values.get("warnings", ()))
+    return Cost(**{**values, "latencies_ms": latencies, "warnings": warnings})
