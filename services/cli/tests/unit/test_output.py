@@ -10,6 +10,7 @@ from boardwright.api.jobs.v1 import jobs_pb2
 from boardwright.cli import output
 from boardwright.cli.__main__ import exit_code, main
 from boardwright.cli.commands import server
+from boardwright.cli.commands.looking import figure_text
 from boardwright.rpc import errors
 
 
@@ -152,3 +153,11 @@ def test_a_token_can_be_piped_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(typer.BadParameter, match="empty"):
         server.ask_for_token()
+
+
+def test_figures_are_told_in_units_that_people_read() -> None:
+    told = [
+        figure_text(*figure)
+        for figure in (("size_bytes", 693040.0), ("samples", 125000.0), ("p50_ms", 0.40512))
+    ]
+    assert told == ["693.0 kB", "125000", "0.4051"]

@@ -122,15 +122,17 @@ def _artifact(client: Client, name: str) -> tuple[Any, list[tuple[str, str]]]:
 def _measurement(client: Client, name: str) -> tuple[Any, list[tuple[str, str]]]:
     from boardwright.cli.commands.releasing import pin_text
     from boardwright.cli.output import moment
+    from boardwright.client.board_figures import warnings_of
     from boardwright.client.references import shorten
 
     found = client.models.measurement(name)
     return found, [
         ("measurement", shorten(found.name)),
         ("kind", f"{found.kind}, {_origin(found)}"),
-        ("figures", "\n".join(f"{key}  {value:.6g}" for key, value in sorted(found.values.items()))),
+        ("figures", "\n".join(f"{key}  {figure_text(key, v)}" for key, v in sorted(found.values.items()))),
         ("dataset", shorten(found.dataset) if found.dataset else ""),
         ("host", pin_text(found.host)),
+        ("says", "\n".join(warnings_of(found))),
         ("record", found.record_digest),
         ("made", f"{moment(found.create_time)} by {found.creator}"),
     ]
@@ -141,9 +143,18 @@ def _figures(client: Client, name: str) -> str:
     for found in client.models.measurements(name, limit=20):
         if "/artifacts/" in found.name and "/artifacts/" not in name:
             continue
-        values = ", ".join(f"{key}={value:.4g}" for key, value in sorted(found.values.items()))
+        values = ", ".join(f"{key}={figure_text(key, value)}" for key, value in sorted(found.values.items()))
         lines.append(f"{found.kind} ({_origin(found)}): {values}")
     return "\n".join(lines)
+
+
+def figure_text(name: str, value: float) -> str:
+    """A figure for people: bytes in their unit, whole numbers whole, else four digits."""
+    from boardwright.cli.output import size
+
+    if name.endswith("_bytes"):
+        return size(value)
+    return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
 
 
 def _origin(measurement: Any) -> str:
