@@ -21,7 +21,8 @@ from typing import Any, BinaryIO
 
 from boardwright.jobs.step_api import OutputFile, StepError
 
-_MAX_RESULT_BYTES = 8 << 20
+_MAX_RESULT_BYTES = 1 << 20
+"""Values are figures (some kB); a job tells those of all its steps in one message of at most 16 MiB."""
 _MAX_MESSAGE_LETTERS = 10_000
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEEPEST = 100
@@ -74,7 +75,10 @@ def read_result(path: Path) -> LeftResult | None:
     except FileNotFoundError:
         return None
     if len(written) > _MAX_RESULT_BYTES:
-        raise StepError("RESULT_TOO_LARGE", f"the step's values exceed {_MAX_RESULT_BYTES >> 20} MiB.")
+        raise StepError(
+            "RESULT_TOO_LARGE",
+            f"the step's values exceed {_MAX_RESULT_BYTES >> 20} MiB: what is long belongs in an output file.",
+        )
     try:
         document = json.loads(written, parse_constant=_refuse_constant)
         json.dumps(document, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is no text

@@ -141,7 +141,7 @@ def test_a_result_that_no_step_writes_is_refused(run: Path, written: bytes) -> N
 
 
 def test_a_result_has_a_bounded_size(run: Path) -> None:
-    (run / "result.json").write_bytes(b" " * ((8 << 20) + 1))
+    (run / "result.json").write_bytes(b" " * ((1 << 20) + 1))
     with pytest.raises(StepError) as caught:
         read_result(run / "result.json")
     assert caught.value.reason == "RESULT_TOO_LARGE"
