@@ -58,15 +58,19 @@ class BlobCollector:
                 await self._drop(record)
             uploads += len(expired)
         blobs = size_bytes = 0
+        after = ""
         while True:
-            condemned = await self._repository.condemn(now, now - _TAKEOVER_SECONDS * 1_000_000, _BATCH)
+            condemned, after = await self._repository.condemn(
+                now, now - _TAKEOVER_SECONDS * 1_000_000, after, _BATCH
+            )
             for each in condemned:
                 await asyncio.to_thread(self._store.delete, each.digest)
                 await self._repository.bury(each.digest)
                 size_bytes += each.size_bytes
             blobs += len(condemned)
-            if len(condemned) < _BATCH:
+            if not after:
                 break
+            await asyncio.sleep(0)  # where nothing is to be deleted, nothing else lets others go first
         swept = await self._sweep(now)
         if blobs or uploads or swept:
             _log.info("collected", extra={"blobs": blobs, "uploads": uploads, "leftovers": swept})

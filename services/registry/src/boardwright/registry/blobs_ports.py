@@ -1,4 +1,4 @@
-"""What the Blobs API needs of its database (`storage/blobs.py`). Each method is one transaction."""
+"""What the Blobs API needs of its database (`storage/blobs.py`). A method writes in one transaction."""
 
 from __future__ import annotations
 
@@ -65,8 +65,14 @@ class BlobRepository(Protocol):
         """How many blobs, bytes and uploads a collection would delete."""
         ...
 
-    async def condemn(self, now_us: int, takeover_us: int, limit: int) -> list[Condemned]:
-        """Hide what nobody keeps and mark it for deletion; take over what was marked before `takeover_us`."""
+    async def condemn(
+        self, now_us: int, takeover_us: int, after: str, limit: int
+    ) -> tuple[list[Condemned], str]:
+        """Look at the next `limit` blobs after a digest ("" for the first): hide what nobody keeps and mark
+        it for deletion; take over what was marked before `takeover_us`.
+
+        Returns what is to be deleted, and the digest to go on after, "" at the end.
+        """
         ...
 
     async def bury(self, digest: Digest) -> None:

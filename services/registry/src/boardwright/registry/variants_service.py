@@ -8,7 +8,7 @@ from boardwright.content.canonical import canonical_json
 from boardwright.content.digest import Digest
 from boardwright.database import Transaction
 from boardwright.registry import checks, names
-from boardwright.registry.domain.lineage import RECORD, Edge
+from boardwright.registry.domain.lineage import RECORD, Edge, file_edge
 from boardwright.registry.domain.resources import MEASUREMENT_KINDS, Artifact, Measurement, ModelKey, Variant
 from boardwright.registry.errors import field_invalid, not_found, variant_exists, version_not_found
 from boardwright.registry.ports import BlobReferences, Page, Stores
@@ -127,7 +127,7 @@ class VariantsService:
             )
             self._stores.variants.insert_artifact(tx, made)
             self._blobs.hold(tx, new.key.project, name, _digests(*(f.digest for f in made.files), *others))
-            edges = [Edge(f.digest, name, f.path) for f in made.files]
+            edges = [file_edge(f.digest, name, f.path) for f in made.files]
             edges.append(Edge(names.variant(new.key, new.number, new.variant), name, "variant"))
             edges += _record_edge(made.record_digest, name)
             self._stores.lineage.add_edges(tx, new.key.project, edges)

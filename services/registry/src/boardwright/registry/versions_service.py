@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from boardwright.database import Transaction
 from boardwright.registry import checks, names
-from boardwright.registry.domain.lineage import Edge
+from boardwright.registry.domain.lineage import file_edge
 from boardwright.registry.domain.resources import FORMATS, Alias, ModelKey, ModelVersion
 from boardwright.registry.errors import (
     alias_not_found,
@@ -53,7 +53,7 @@ class VersionsService:
             digests = list(dict.fromkeys(f.digest for f in version.files))
             self._blobs.hold(tx, key.project, name, digests)
             self._stores.lineage.add_edges(
-                tx, key.project, [Edge(f.digest, name, f.path) for f in version.files]
+                tx, key.project, [file_edge(f.digest, name, f.path) for f in version.files]
             )
             self._recorder.record(tx, call, now, key.project, name, "version.created", version)
             return version

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boardwright.registry.domain.lineage import RECORD, Edge, walk
+from boardwright.registry.domain.lineage import RECORD, Edge, file_edge, walk
 
 
 def over(pairs):
@@ -74,6 +74,13 @@ def test_a_resource_without_a_record_keeps_all_that_made_its_bytes():
     unnamed = [edge for edge in EQUAL if edge.role != RECORD]
     assert {STEP_1, STEP_2} < set(walk(ONE, ["ancestors"], over_edges(unnamed)).nodes)
     assert {ONE, TWO} < set(walk(INPUT_1, ["descendants"], over_edges(unnamed)).nodes)
+
+
+def test_a_file_that_is_called_record_is_no_record():
+    held = [file_edge(SETTINGS, holder, RECORD) for holder in (ONE, TWO)]
+    assert set(walk(INPUT_1, ["descendants"], over_edges([*EQUAL[:4], *held])).nodes) >= {ONE, TWO}
+    assert file_edge(SETTINGS, ONE, "a/record") == Edge(SETTINGS, ONE, "a/record")
+    assert RECORD not in {edge.role for edge in held}
 
 
 DIAMOND = [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"), ("d", "e")]

@@ -32,6 +32,11 @@ class Edge:
     role: str
 
 
+def file_edge(digest: str, holder: str, path: str) -> Edge:
+    """From a file to the resource that holds it, under its path, which is never taken for a `RECORD`."""
+    return Edge(digest, holder, f"./{path}" if path == RECORD else path)
+
+
 EdgesOf = Callable[[Sequence[str], Direction], Sequence[Edge]]
 
 

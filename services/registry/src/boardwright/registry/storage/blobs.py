@@ -14,12 +14,16 @@ _SEEN = (
     " WHERE v.project = :project AND v.digest = :digest"
 )
 
+_REFERENCED = (
+    "EXISTS (SELECT 1 FROM blob_references r WHERE r.project = {0}.project AND r.digest = {0}.digest)"
+)
 # What nobody keeps: in no project is it young enough or referenced, and nobody is about to store it.
 _UNKEPT = (
-    " FROM blobs b WHERE b.state <> 'deleting' AND b.claim_until_us < :now"
-    " AND NOT EXISTS (SELECT 1 FROM blob_visibility v WHERE v.digest = b.digest AND (v.keep_until_us >= :now"
-    " OR EXISTS (SELECT 1 FROM blob_references r WHERE r.project = v.project AND r.digest = v.digest)))"
+    "b.state <> 'deleting' AND b.claim_until_us < :now AND NOT EXISTS (SELECT 1 FROM blob_visibility v"
+    f" WHERE v.digest = b.digest AND (v.keep_until_us >= :now OR {_REFERENCED.format('v')}))"
 )
+_TO_DELETE = f"({_UNKEPT} OR (b.state = 'deleting' AND b.deleting_us < :takeover))"
+_TO_HIDE = f"keep_until_us < :now AND NOT {_REFERENCED.format('blob_visibility')}"
 
 
 def unseen(tx: Transaction, project: str, digests: Iterable[Digest]) -> list[Digest]:
@@ -197,7 +201,8 @@ class SqlBlobRepository:
     async def collectable(self, now_us: int) -> tuple[int, int, int]:
         def count(tx: Transaction) -> tuple[int, int, int]:
             blobs = tx.one(
-                "SELECT COUNT(*) AS number, COALESCE(SUM(b.size_bytes), 0) AS size_bytes" + _UNKEPT,
+                "SELECT COUNT(*) AS number, COALESCE(SUM(b.size_bytes), 0) AS size_bytes"
+                f" FROM blobs b WHERE {_UNKEPT}",
                 now=now_us,
             )
             uploads = tx.one("SELECT COUNT(*) AS number FROM uploads WHERE expires_us <= :now", now=now_us)
@@ -209,26 +214,58 @@ class SqlBlobRepository:
 
         return await self._database.read(count)
 
-    async def condemn(self, now_us: int, takeover_us: int, limit: int) -> list[Condemned]:
-        def condemn(tx: Transaction) -> list[Condemned]:
-            tx.execute(
-                "DELETE FROM blob_visibility WHERE keep_until_us < :now AND NOT EXISTS"
-                " (SELECT 1 FROM blob_references r"
-                " WHERE r.project = blob_visibility.project AND r.digest = blob_visibility.digest)",
-                now=now_us,
-            )
-            rows = tx.all(
-                "UPDATE blobs SET state = 'deleting', deleting_us = :now WHERE digest IN"
-                f" (SELECT b.digest{_UNKEPT} LIMIT :limit)"
-                " OR (state = 'deleting' AND deleting_us < :takeover)"
-                " RETURNING digest, size_bytes",
-                now=now_us,
-                takeover=takeover_us,
+    async def condemn(
+        self, now_us: int, takeover_us: int, after: str, limit: int
+    ) -> tuple[list[Condemned], str]:
+        bounds = {"now": now_us, "takeover": takeover_us}
+
+        def look(tx: Transaction) -> tuple[list[Row], list[Row], str]:
+            slice_ = tx.all(
+                "SELECT digest FROM blobs WHERE digest > :after ORDER BY digest LIMIT :limit",
+                after=after,
                 limit=limit,
             )
-            return [Condemned(Digest.parse(row["digest"]), row["size_bytes"]) for row in rows]
+            ends = {"after": after, "last": slice_[-1]["digest"] if slice_ else after}
+            within = "digest > :after AND digest <= :last"
+            to_hide = tx.all(
+                f"SELECT project, digest FROM blob_visibility WHERE {within} AND {_TO_HIDE}",
+                now=now_us,
+                **ends,
+            )
+            to_delete = tx.all(
+                f"SELECT b.digest AS digest FROM blobs b WHERE {within} AND {_TO_DELETE}", **bounds, **ends
+            )
+            return to_hide, to_delete, ends["last"] if len(slice_) == limit else ""
 
-        return await self._database.write(condemn)
+        # Looking at all that is kept is a read, so that it holds up nobody's write; what it found is judged
+        # once more where it is condemned.
+        to_hide, to_delete, last = await self._database.read(look)
+
+        def condemn(tx: Transaction) -> list[Condemned]:
+            for row in to_hide:
+                tx.execute(
+                    "DELETE FROM blob_visibility"
+                    f" WHERE project = :project AND digest = :digest AND {_TO_HIDE}",
+                    project=row["project"],
+                    digest=row["digest"],
+                    now=now_us,
+                )
+            condemned = []
+            for row in to_delete:
+                blob = tx.one(
+                    "UPDATE blobs SET state = 'deleting', deleting_us = :now WHERE digest ="
+                    f" (SELECT b.digest FROM blobs b WHERE b.digest = :digest AND {_TO_DELETE})"
+                    " RETURNING digest, size_bytes",
+                    digest=row["digest"],
+                    **bounds,
+                )
+                if blob is not None:
+                    condemned.append(Condemned(Digest.parse(blob["digest"]), blob["size_bytes"]))
+            return condemned
+
+        if not to_hide and not to_delete:
+            return [], last
+        return await self._database.write(condemn), last
 
     async def bury(self, digest: Digest) -> None:
         await self._database.write(
