@@ -86,9 +86,13 @@ def _load(path: Path) -> Mapping[str, "npt.NDArray[Any]"]:
                 arrays[name] = np.load(beside, allow_pickle=False)
         return arrays
     except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise SampleError(
-            "LAYOUT_INVALID", f"{path}: cannot be read ({error}); save plain arrays, without Python objects"
-        ) from error
+        pickled = "object" in str(error).lower()
+        advice = (
+            "save plain arrays, without Python objects"
+            if pickled
+            else "it is cut off or damaged: copy or save it again"
+        )
+        raise SampleError("LAYOUT_INVALID", f"{path}: cannot be read ({error}); {advice}") from error
 
 
 def _pick(arrays: Mapping[str, "npt.NDArray[Any]"], names: tuple[str, ...]) -> "npt.NDArray[Any] | None":

@@ -104,7 +104,7 @@ def _check_sizes(path: Path, infos: list[zipfile.ZipInfo], file_bytes: int, limi
         if info.file_size > 1 << 20 and info.file_size > limits.max_ratio * max(info.compress_size, 1):
             raise CheckpointRefused(
                 "CHECKPOINT_REFUSED",
-                f"{info.filename} in {path.name} would unpack {info.compress_size:,} bytes to "
+                f"{path.name} holds {info.filename}, which would unpack {info.compress_size:,} bytes to "
                 f"{info.file_size:,}: weights never compress like that, a zip bomb does. "
                 "Save the checkpoint again with torch.save.",
             )
