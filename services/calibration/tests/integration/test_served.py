@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,10 @@ class Client:
                 count = stub.AddSamples(request).sample_count
         return count
 
-    def seal(self, version: str, skip_invalid: bool = False) -> pb.DatasetVersion:
-        request = pb.SealDatasetVersionRequest(name=version, skip_invalid=skip_invalid)
+    def seal(
+        self, version: str, skip_invalid: bool = False, left_out: Sequence[pb.Invalid] = ()
+    ) -> pb.DatasetVersion:
+        request = pb.SealDatasetVersionRequest(name=version, skip_invalid=skip_invalid, left_out=left_out)
         return list(self.stub().SealDatasetVersion(request))[-1].version
 
     def reader(self, version: pb.DatasetVersion) -> DatasetReader:
@@ -213,8 +215,14 @@ def test_errors_have_their_reasons(client: Client, picture: Picture, tmp_path: P
     found = [FoundSample("a.png", good, "image/png", 0), FoundSample("b.png", bad, "image/png", 0)]
     client.push(version, found)
     assert reason_of(lambda: client.seal(version)) == "SAMPLES_CORRUPT"
-    sealed = client.seal(version, skip_invalid=True)
-    assert [entry.sample for entry in sealed.left_out] == ["b.png"] and sealed.sample_count == 1
+    before = pb.Invalid(sample="c.png", reason="labels.csv:7: no class")
+    for far_too_much in ([before] * 101, [pb.Invalid(sample="c" * 1025)]):
+        assert (
+            reason_of(lambda left_out=far_too_much: client.seal(version, True, left_out)) == "FIELD_INVALID"
+        )  # type: ignore[misc]
+    sealed = client.seal(version, skip_invalid=True, left_out=[before])
+    assert [entry.sample for entry in sealed.left_out] == ["c.png", "b.png"] and sealed.sample_count == 1
+    assert sealed.left_out[0] == before
     assert reason_of(lambda: client.push(version, found)) == "VERSION_SEALED"
     create = pb.CreateDatasetRequest(parent="projects/default", dataset_id="dogs")
     assert reason_of(lambda: client.stub("viewer").CreateDataset(create)) == "PERMISSION_MISSING"

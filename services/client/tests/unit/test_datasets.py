@@ -28,6 +28,10 @@ class Server:
     def AddSamples(self, request: Any) -> None:
         self.calls.append(f"AddSamples {len(request.samples)}")
 
+    def stream(self, method: str, request: Any) -> list[pb.SealProgress]:
+        self.calls.append(f"{method} {[(bad.sample, bad.reason) for bad in request.left_out]}")
+        return [pb.SealProgress(version=pb.DatasetVersion(name=request.name))]
+
     def upload(self, path: Path) -> None:
         self.calls.append("upload")
 
@@ -81,3 +85,24 @@ def test_sealing_leaves_bad_ones_out_when_told_to(datasets: Datasets, server: Se
     (folder / "1.png").write_bytes(b"no image")
     datasets.add("faces", folder, skip_invalid=True, seal=False)
     assert "AddSamples 3" in server.calls
+
+
+def test_a_version_lists_the_labels_that_were_left_out_before_sealing(
+    datasets: Datasets, server: Server, folder: Path
+) -> None:
+    (folder / "labels.csv").write_text("file,class_index\n0.png,0\n1.png,one\n9.png,1\n")
+    datasets.add("faces", folder, skip_invalid=True)
+    bad = (
+        "('1.png', \"labels.csv:3: class_index 'one' is no class index (0, 1, 2…) that is known\"), "
+        "('9.png', 'labels.csv:4: the image 9.png is missing')"
+    )
+    assert server.calls[-2:] == ["AddSamples 1", f"SealDatasetVersion [{bad}]"]
+
+
+def test_where_all_are_bad_one_of_them_is_named(datasets: Datasets, server: Server, folder: Path) -> None:
+    (folder / "labels.csv").write_text("file,class_index\n8.png,0\n9.png,1\n")
+    with pytest.raises(
+        FailedPrecondition, match=r"none of 2 samples.*labels.csv:2: the image 8.png is missing"
+    ):
+        datasets.add("faces", folder, skip_invalid=True)
+    assert server.calls == []

@@ -12,11 +12,11 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from boardwright.calibration import errors, names
-from boardwright.calibration.domain.dataset import DatasetVersion, Sample, State, VersionKey
+from boardwright.calibration.domain.dataset import DatasetVersion, Invalid, Sample, State, VersionKey
 from boardwright.calibration.domain.statistics import Statistics
 from boardwright.calibration.ports import (
     Blobs,
@@ -37,7 +37,8 @@ from boardwright.samples.manifest import (
 )
 
 BATCH = 256
-_NAMED = 100
+NAMED_AT_MOST = 100
+"""Left out samples that a version lists."""
 _PACKS_HERE = 4
 
 
@@ -82,8 +83,13 @@ class Sealer:
         self._now_us = now_us
         self._turns = asyncio.Semaphore(at_a_time)
 
-    async def seal(self, key: VersionKey, skip_invalid: bool, caller: Caller) -> AsyncIterator[Progress]:
+    async def seal(
+        self, key: VersionKey, skip_invalid: bool, caller: Caller, left_out: Sequence[Invalid] = ()
+    ) -> AsyncIterator[Progress]:
         """Seal a version, telling its progress; a sealed one is answered at once.
+
+        Args:
+            left_out: what the caller did not even add; the version lists it before what is invalid here.
 
         Raises: NotFound DATASET_VERSION_NOT_FOUND, FailedPrecondition DATASET_EMPTY, SAMPLES_CORRUPT.
         """
@@ -95,10 +101,11 @@ class Sealer:
                     raise errors.dataset_empty(names.version_name(key))
                 async for progress in self._inspect(version, Path(place), caller):
                     yield progress
-                inspected = await self._repository.inspected(version, _NAMED)
+                inspected = await self._repository.inspected(version, NAMED_AT_MOST)
                 self._judge(version, inspected, skip_invalid)
+                named = replace(inspected, invalid=(*left_out, *inspected.invalid)[:NAMED_AT_MOST])
                 manifest = await self._write_manifest(version, Path(place), caller)
-                sealed = await self._repository.seal(version, inspected, manifest, caller, self._now_us())
+                sealed = await self._repository.seal(version, named, manifest, caller, self._now_us())
                 # None: samples came meanwhile; they are inspected too, and the manifest is written again.
                 version = sealed or await self._repository.version(key)
         yield Progress(version.sample_count, version.sample_count, version)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boardwright.api.calibration.v1 import calibration_pb2 as pb
 from boardwright.client import references
@@ -16,8 +16,13 @@ from boardwright.client.content import Content
 from boardwright.client.progress import Progress, silent
 from boardwright.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
+if TYPE_CHECKING:
+    from boardwright.samples import BadSample
+
 _SAMPLES_PER_CALL = 2000
 _NAMED_AT_MOST = 20
+_LISTED_AT_MOST, _LONGEST_TEXT = 100, 1024
+"""How many left out samples a version lists, and how long their texts may be."""
 _DECODING_THREADS = 4
 _CHECKED_PER_STEP = 50
 
@@ -69,14 +74,17 @@ class Datasets:
 
         try:
             source = read_layout(Path(path), layout, split=split)
-            good = self._sort_out(source, limit, skip_invalid, choose)
+            good, bad = self._sort_out(source, limit, choose)
         except SampleError as error:
             raise InvalidArgument(error.reason, error.message) from error
         except OSError as error:
             raise InvalidArgument("DATASET_UNREADABLE", f"cannot read {path}: {error}") from error
+        if bad and not skip_invalid:
+            raise _refusal(bad, len(bad) + len(good))
         if not good:
+            held = f"none of {len(bad)} samples can be used, for example {bad[0]}" if bad else "no samples"
             raise FailedPrecondition(
-                "DATASET_EMPTY", f"{path} holds no samples ({source.layout} layout); nothing was added"
+                "DATASET_EMPTY", f"{path} ({source.layout} layout): {held}; nothing was added"
             )
         if reuse and (same := self._same(dataset, source, good)) is not None:
             return same
@@ -85,7 +93,9 @@ class Datasets:
         self._ensure(dataset, source.task, description)
         version = self.open_version(dataset, source.classes)
         self._add_samples(version.name, good, progress)
-        return self.seal(version.name, skip_invalid=skip_invalid, progress=progress) if seal else version
+        if not seal:
+            return version
+        return self.seal(version.name, skip_invalid=skip_invalid, left_out=bad, progress=progress)
 
     def open_version(
         self, dataset: str, classes: Iterable[str] = (), *, request_id: str = ""
@@ -101,16 +111,28 @@ class Datasets:
         return opened
 
     def seal(
-        self, version: str, *, skip_invalid: bool = False, progress: Progress = silent
+        self,
+        version: str,
+        *,
+        skip_invalid: bool = False,
+        left_out: builtins.list[BadSample] | None = None,
+        progress: Progress = silent,
     ) -> pb.DatasetVersion:
         """Verify every sample, compute the statistics, and make a version immutable.
+
+        Args:
+            left_out: what was not even added; the version lists it beside what sealing leaves out.
 
         Raises:
             FailedPrecondition: DATASET_EMPTY; SAMPLES_CORRUPT, naming up to 20.
             NotFound: DATASET_VERSION_NOT_FOUND.
         """
         name = references.dataset_version_name(self._project, version)
-        request = pb.SealDatasetVersionRequest(name=name, skip_invalid=skip_invalid)
+        request = pb.SealDatasetVersionRequest(
+            name=name,
+            skip_invalid=skip_invalid,
+            left_out=[_invalid(sample) for sample in (left_out or [])[:_LISTED_AT_MOST]],
+        )
         sealed: pb.DatasetVersion | None = None
         for message in self._connection.calibration.stream("SealDatasetVersion", request):
             progress(message.done, message.total, "sealing")
@@ -174,8 +196,9 @@ class Datasets:
 
     @staticmethod
     def _sort_out(
-        source: Any, limit: int, skip_invalid: bool, choose: Callable[[str], bool] | None
-    ) -> builtins.list[Any]:
+        source: Any, limit: int, choose: Callable[[str], bool] | None
+    ) -> tuple[builtins.list[Any], builtins.list[Any]]:
+        """The samples that can be read, and those that cannot."""
         from boardwright.samples import BadSample
 
         good: builtins.list[Any] = []
@@ -186,9 +209,7 @@ class Datasets:
             (bad if isinstance(sample, BadSample) else good).append(sample)
             if limit and len(good) >= limit:
                 break
-        if bad and not skip_invalid:
-            raise _refusal(bad, len(bad) + len(good))
-        return good
+        return good, bad
 
     def _add_samples(self, version: str, samples: builtins.list[Any], progress: Progress) -> None:
         from boardwright.samples import write_packs
@@ -238,6 +259,11 @@ def _refusal(bad: list[Any], count: int) -> FailedPrecondition:
         "Nothing was added. Repair them, or leave them out: --skip-invalid (SDK: skip_invalid=True).",
         count=str(len(bad)),
     )
+
+
+def _invalid(bad: BadSample) -> pb.Invalid:
+    place = f"{Path(bad.file).name}:{bad.line}: " if bad.line else ""
+    return pb.Invalid(sample=bad.name[:_LONGEST_TEXT], reason=f"{place}{bad.reason}"[:_LONGEST_TEXT])
 
 
 def _manifest_digest(source: Any, samples: builtins.list[Any]) -> str:

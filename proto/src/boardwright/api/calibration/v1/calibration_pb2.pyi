@@ -108,7 +108,7 @@ class DatasetVersion(_message.Message):
 
     @_builtins.property
     def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___Invalid]:
-        """Samples left out at sealing because they were invalid."""
+        """Samples left out because they were invalid, at sealing or before; at most 100 are named."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -705,18 +705,26 @@ class SealDatasetVersionRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     SKIP_INVALID_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     skip_invalid: _builtins.bool
     """Leave invalid samples out instead of refusing; they are listed in the version."""
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___Invalid]:
+        """What the caller left out before it added samples (labels that cannot be read, images that are missing): listed in
+        the version, too. At most 100.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         skip_invalid: _builtins.bool = ...,
+        left_out: _abc.Iterable[Global___Invalid] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "skip_invalid", b"skip_invalid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "name", b"name", "skip_invalid", b"skip_invalid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

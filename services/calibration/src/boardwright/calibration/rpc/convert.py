@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from boardwright.api.calibration.v1 import calibration_pb2 as pb
 from boardwright.calibration import errors, names
-from boardwright.calibration.domain.dataset import Dataset, DatasetVersion, Sample, State
+from boardwright.calibration.domain.dataset import (
+    MAX_NAME_LENGTH,
+    Dataset,
+    DatasetVersion,
+    Invalid,
+    Sample,
+    State,
+)
 from boardwright.calibration.domain.statistics import Statistics, Summary
 from boardwright.calibration.ports import AuditEvent
+from boardwright.calibration.sealing import NAMED_AT_MOST
+from boardwright.rpc.errors import InvalidArgument
 from boardwright.samples.labels import Box, Label
 
 _STATES = {
@@ -108,6 +119,18 @@ def to_sample(message: pb.Sample) -> Sample:
         message.pack_offset,
         _label(message),
     )
+
+
+def to_invalid(messages: Sequence[pb.Invalid]) -> tuple[Invalid, ...]:
+    """What a caller left out. Raises: InvalidArgument FIELD_INVALID for more, or longer, than is kept."""
+    longest = max((len(text) for entry in messages for text in (entry.sample, entry.reason)), default=0)
+    if len(messages) > NAMED_AT_MOST or longest > MAX_NAME_LENGTH:
+        raise InvalidArgument(
+            "FIELD_INVALID",
+            f"left_out may name {NAMED_AT_MOST} samples, in texts of up to {MAX_NAME_LENGTH} characters",
+            field="left_out",
+        )
+    return tuple(Invalid(entry.sample, entry.reason) for entry in messages)
 
 
 def _label(message: pb.Sample) -> Label:

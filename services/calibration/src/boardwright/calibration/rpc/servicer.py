@@ -79,7 +79,9 @@ class CalibrationServicer(pb_grpc.CalibrationServicer):
         self, request: pb.SealDatasetVersionRequest, context: Any
     ) -> AsyncIterator[pb.SealProgress]:
         key = names.version_key(request.name)
-        async for step in self._sealer.seal(key, request.skip_invalid, _caller("SealDatasetVersion")):
+        left_out = convert.to_invalid(request.left_out)
+        caller = _caller("SealDatasetVersion")
+        async for step in self._sealer.seal(key, request.skip_invalid, caller, left_out):
             sealed = convert.version(step.version) if step.version else None
             yield pb.SealProgress(done=step.done, total=step.total, version=sealed)
 

@@ -14,6 +14,8 @@ from boardwright.cli.session import client_of
 if TYPE_CHECKING:
     from boardwright.api.calibration.v1.calibration_pb2 import DatasetVersion
 
+_SHOWN_AT_MOST = 20
+
 group = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Datasets for calibration and evaluation."
 )
@@ -165,6 +167,12 @@ def version_rows(version: DatasetVersion) -> list[tuple[str, str]]:
             else "",
         ),
         ("classes", ", ".join(f"{named(class_id)} {count}" for class_id, count in counts[:20])),
-        ("left out", "\n".join(f"{bad.sample}: {bad.reason}" for bad in version.left_out[:20])),
+        ("left out", _left_out(version)),
         ("created", f"{moment(version.create_time)} by {version.creator}"),
     ]
+
+
+def _left_out(version: DatasetVersion) -> str:
+    lines = [f"{bad.sample}: {bad.reason}" for bad in version.left_out[:_SHOWN_AT_MOST]]
+    more = len(version.left_out) - len(lines)
+    return "\n".join([*lines, f"and {more} more: -o json lists up to 100"] if more else lines)
