@@ -32,6 +32,15 @@ def test_a_rollout_settles_only_when_all_have_it() -> None:
     assert changed(ROLLOUT, RolloutState.ACTIVE, "again", 9) == ROLLOUT
 
 
+def test_why_it_was_started_stays_beside_why_it_was_paused() -> None:
+    started = replace(ROLLOUT, reason="first release")
+    paused = changed(started, RolloutState.PAUSED, "looks odd", 9)
+    resumed = changed(paused, RolloutState.ACTIVE, "", 10)
+    done = settle(replace(resumed, state_reason="seen to"), RolloutCounts(succeeded=1), 11)
+    told = [(rollout.reason, rollout.state_reason) for rollout in (paused, resumed, done)]
+    assert told == [("first release", "looks odd"), ("first release", ""), ("first release", "")]
+
+
 def test_the_nearest_misfit_is_told() -> None:
     pin = HardwarePin(architecture="aarch64", board="raspberry-pi-5").to_json()
     near = HardwarePin(architecture="x86_64", board="other").to_json()
