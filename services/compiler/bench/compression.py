@@ -154,7 +154,8 @@ def ours(bench: Bench) -> onnx.ModelProto:
     """The default recipe: observe, recover, quantize."""
     scheme = scheme_for("x86-vnni")
     record = observe(prepare_graph(bench.imported.model), bench.feeds())
-    found = recover(bench.imported.model, bench.feeds, scheme, RecoverOptions(), record=record)
+    specs = bench.spec, bench.imported.output_spec
+    found = recover(bench.imported.model, bench.feeds, scheme, RecoverOptions(), record=record, specs=specs)
     return quantize(
         bench.imported.model, (), scheme, record=record, exclusions=found.exclusions, recovered=found.file()
     ).model

@@ -31,7 +31,8 @@ Step by step (``quantize(model, feeds(), scheme)`` alone does the same with the 
 
     record = observe(prepare_graph(model), feeds())
     kept = protect_model(model, feeds, scheme, record=record).exclusions
-    recovered = recover(model, feeds, scheme, record=record, exclusions=kept).file()
+    specs = input_spec, output_spec
+    recovered = recover(model, feeds, scheme, record=record, exclusions=kept, specs=specs).file()
     small = quantize(model, (), scheme, record=record, exclusions=kept, recovered=recovered).model
     told = evaluate(small, samples, input_spec, output_spec, baseline=model)
 """

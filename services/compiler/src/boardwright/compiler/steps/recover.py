@@ -34,7 +34,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
 
     parameters = request.parameters
     with clear_failures():
-        model, input_spec, _ = read_model(request)
+        model, input_spec, output_spec = read_model(request)
         feeds = Feeds(open_dataset(request, CALIBRATION), model, input_spec, parameters["samples"])
         found = recover(
             model,
@@ -44,6 +44,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             record=read_record(request),
             exclusions=read_exclusions(request),
             exclude=parameters["exclude"],
+            specs=(input_spec, output_spec),
             on_progress=lambda stage, done, count: progress(done, count, stage),
         )
         outputs = {

@@ -7,7 +7,7 @@
 - ``bias_correction``: the shift of each output channel's mean, taken back.
 - ``rounding``: for each weight up or down, learnt from what the layer reads (AdaRound).
 - ``reconstruction``, ``block``: blocks of layers taught to give what their float originals give (BRECQ).
-- ``descent``: how both learn; ``judging``: the error of a quantized graph's outputs.
+- ``descent``: how both learn; ``judging``: the error of a quantized graph's outputs; ``boxes``: a detector's.
 """
 
 from boardwright.compiler.engine.recover.bias_correction import correct_bias, mean_shift

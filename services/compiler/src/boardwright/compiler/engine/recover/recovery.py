@@ -17,6 +17,7 @@ from boardwright.compiler.engine.protect.exclusion import requested_exclusion
 from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.recover.bias_correction import correct_bias
 from boardwright.compiler.engine.recover.block import ReconstructionOptions
+from boardwright.compiler.engine.recover.boxes import BoxJudge
 from boardwright.compiler.engine.recover.equalization import equalize
 from boardwright.compiler.engine.recover.judging import Judge
 from boardwright.compiler.engine.recover.ranges import NORMS, choose_ranges
@@ -26,6 +27,7 @@ from boardwright.compiler.engine.recover.rounding import RoundingOptions, learn_
 from boardwright.compiler.engine.recover.segments import multiplications
 from boardwright.compiler.engine.recover.threads import threads_for
 from boardwright.compiler.engine.scheme import QuantizationScheme
+from boardwright.model import InputSpec, OutputSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -42,6 +44,7 @@ _NOT_DENSE = (
     "those with, for ten times the work: it is not tried unless dense_heads asks for it."
 )
 OnProgress = Callable[[str, int, int], None]
+Specs = tuple[InputSpec, OutputSpec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,9 @@ class MethodRecord:
 class Recovery:
     """``model`` is the prepared graph with recovered weights; ``record`` has the ranges that belong to it.
 
-    ``error_before`` is the output error of plain rounding on held-out samples, ``error_after`` that of the
-    result: noise relative to the signal, mean over the last layers' outputs.
+    ``error_before`` is the error of plain rounding on the samples that judge, ``error_after`` that of the
+    result. ``judged_by`` tells of what: of ``boxes``, see ``BoxJudge``, or of ``outputs``, noise relative to
+    the signal, mean over the last layers' outputs.
     """
 
     model: onnx.ModelProto
@@ -117,6 +121,7 @@ class Recovery:
     error_after: float
     samples: int
     held_out: int
+    judged_by: str
 
     def file(self) -> onnx.ModelProto:
         """Return the graph that ``quantize(recovered=…)`` takes."""
@@ -134,6 +139,7 @@ class Recovery:
         return {
             "samples": self.samples,
             "held_out": self.held_out,
+            "judged_by": self.judged_by,
             "error_before": float(f"{self.error_before:.4g}"),
             "error_after": float(f"{self.error_after:.4g}"),
             "methods": [found.to_json() for found in self.methods],
@@ -149,15 +155,18 @@ def recover(
     record: CalibrationRecord | None = None,
     exclusions: tuple[Exclusion, ...] | None = None,
     exclude: Iterable[str] = (),
+    specs: Specs | None = None,
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> Recovery:
     """Return ``model`` (float32) fit to be rounded by ``scheme``. No label is looked at.
 
     ``feeds`` starts over the calibration inputs; the first are learnt from, those after them judge.
     ``record`` and ``exclusions`` are taken where earlier passes found them; ``exclude`` names further nodes
-    that stay in floating point.
+    that stay in floating point. With the ``specs`` of its input and output a detector is judged by its boxes,
+    on the first 48 inputs where nothing is learnt.
 
     Raises:
+        ModelError: OUTPUTS_DO_NOT_FIT, where the output spec is not of this graph.
         DatasetUnfit: CALIBRATION_EMPTY.
         QuantizationFailed: NODE_UNKNOWN.
         EngineError: RECORD_UNFIT; RUNTIME_REFUSED, see ``prepare_graph``.
@@ -183,7 +192,9 @@ def recover(
         excluded_names(exclusions),
         samples,
         held_out,
+        feeds,
         options,
+        specs,
         on_progress,
     )
     for name in METHODS:
@@ -191,7 +202,7 @@ def recover(
             attempt.run(name)
     return Recovery(
         attempt.model, attempt.record, exclusions, tuple(attempt.told), attempt.first, attempt.error,
-        len(samples), len(held_out),
+        len(samples), len(held_out), attempt.judged_by,
     )  # fmt: skip
 
 
@@ -206,26 +217,44 @@ class _Attempt:
         excluded: set[str],
         samples: Sequence[Feed],
         held_out: Sequence[Feed],
+        feeds: Callable[[], Iterable[Feed]],
         options: RecoverOptions,
+        specs: Specs | None,
         on_progress: OnProgress,
     ) -> None:
         self._original = prepared
         self.model, self.record = prepared, record
         self._scheme, self._excluded, self._options = scheme, excluded, options
-        self._samples, self._held_out, self._on_progress = samples, held_out, on_progress
+        self._samples, self._held_out, self._feeds = samples, held_out, feeds
+        self._on_progress = on_progress
         self._dense = has_dense_head(Subject(prepared, record.ranges, scheme))
-        self._judge = Judge(prepared, held_out, scheme, excluded, options.threads)
+        self._judge, self.judged_by = self._judge_of(specs)
         self.error = self.first = self._judge.error(prepared, record)
         self.told: list[MethodRecord] = []
+
+    def _judge_of(self, specs: Specs | None) -> tuple[Judge | BoxJudge, str]:
+        given = self._scheme, self._excluded
+        if specs is not None and specs[1].task == "detection":
+            judging = (lambda: self._held_out) if self._learns else self._feeds
+            boxes = BoxJudge(self.model, judging, *given, specs, self._options.threads)
+            if boxes.found_anything:
+                return boxes, "boxes"
+        return Judge(self.model, self._held_out, *given, self._options.threads), "outputs"
+
+    @property
+    def _learns(self) -> bool:
+        asked = any(method in self._options.methods for method in _LEARNING)
+        return asked and (not self._dense or self._options.dense_heads)
 
     def run(self, method: str) -> None:
         """Try a method; keep it if the output error falls.
 
-        A dense head's error is that of its background, nearly all of its cells. Shifted means cost its few
-        objects more: corrected biases are kept unless all gains are lost by them.
+        A dense head's error over its outputs is that of its background, nearly all of its cells. Shifted
+        means cost its few objects more: where boxes cannot be judged, corrected biases are kept unless all
+        gains are lost by them.
         """
         self._on_progress(method, 0, 0)
-        if method in _LEARNING and self._dense and not self._options.dense_heads:
+        if method in _LEARNING and not self._learns:
             self.told.append(MethodRecord(method, self.error, self.error, False, _NOT_DENSE))
             return
         apply = {
@@ -250,11 +279,10 @@ class _Attempt:
                 )
             )
             return
-        kept = after < (self.first if self._dense and method == "bias-correction" else self.error * _WORTH)
+        blind = self._dense and self.judged_by == "outputs" and method == "bias-correction"
+        kept = after < (self.first if blind else self.error * _WORTH)
         reason = "" if kept else (
-            f"On {len(self._held_out)} held-out samples the output error went from {self.error:.3g} to "
-                f"{after:.3g}: "
-            "it is not applied."
+            f"The error of {self.judged_by} went from {self.error:.3g} to {after:.3g}: it is not applied."
         )  # fmt: skip
         self.told.append(MethodRecord(method, self.error, after, kept, reason, details))
         if kept:
@@ -279,10 +307,19 @@ class _Attempt:
             norm: choose_ranges(self.model, self.record, self._scheme, self._excluded, norm=norm)
             for norm in NORMS
         }
-        errors = {norm: self._judge.error(self.model, record) for norm, (record, _) in found.items()}
+        errors = {}
+        for norm, (record, _) in found.items():
+            errors[norm] = self._judge.error(self._next(record), record)
+            self._on_progress("ranges", len(errors), len(NORMS))
         best = min(NORMS, key=lambda norm: errors[norm])
         record, changed = found[best]
         return self.model, record, changed, {"tensors": changed, "norm": best}
+
+    def _next(self, record: CalibrationRecord) -> onnx.ModelProto:
+        """Return the graph as it will be with the ranges of ``record``: biases are corrected after them."""
+        if "bias-correction" not in self._options.methods:
+            return self.model
+        return correct_bias(self.model, record, self._scheme, self._excluded)[0]
 
     def _bias_correction(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
         model, corrected = correct_bias(self.model, self.record, self._scheme, self._excluded)
