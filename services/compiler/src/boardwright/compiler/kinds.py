@@ -91,7 +91,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="13",
+    version="14",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -107,7 +107,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="11",
+    version="12",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -128,7 +128,7 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="10",
+    version="11",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -278,7 +278,7 @@ _TRAINING: Mapping[str, Any] = {
 }
 TRAIN_QUANTIZED = StepKind(
     "compile/train-quantized",
-    version="9",
+    version="10",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",

@@ -16,6 +16,9 @@ from boardwright.compiler.engine.protect.structure import Subject
 
 _STEPS = 255
 _LARGEST_STEP = math.log(1.25)
+_MOST_TOLD = 100.0
+"""A factor beyond which none is told: the exponential of a large one is no number."""
+_SCALING = MOVEMENT_OPERATORS | {"Mul", "Div"}
 _BETWEEN = MOVEMENT_OPERATORS | {"Mul", "Div", "Add", "Sub", "Where", "Max", "Clip"}
 
 
@@ -72,21 +75,37 @@ def _before(subject: Subject, softmax: int) -> tuple[set[int], list[str]]:
     between = _between(subject, softmax)
     reasons = ["a step of the scores becomes a factor of the weights, so nothing rounds them on their way"]
     nodes = set(between)
-    given = subject.nodes[softmax].input[0]
     for index in {
         producer for node in between | {softmax} for producer in topology.producers(node)
     } - between:
         node = subject.nodes[index]
         if node.op_type != "MatMul" or index in subject.layers:
             continue
-        span = subject.ranges[given].high - subject.ranges[given].low if given in subject.ranges else 0.0
-        if span / _STEPS > _LARGEST_STEP and math.isfinite(span):
+        span = _span(subject, _scaled(subject, index, between))
+        if span / _STEPS > _LARGEST_STEP:
             nodes.add(index)
+            change = math.expm1(min(span / _STEPS, math.log(_MOST_TOLD)))
             reasons.append(
                 f"its scores span {span:.4g}, and one of {_STEPS} steps would change a weight by "
-                f"{100 * math.expm1(span / _STEPS):.0f} %"
+                f"{100 * change:.0f} %{' and more' if change > _MOST_TOLD - 2 else ''}"
             )
     return nodes, reasons
+
+
+def _scaled(subject: Subject, product: int, between: set[int]) -> str:
+    """Return the scores as the softmax takes them, but for its mask: a mask's span is no score's."""
+    topology = subject.topology
+    name = subject.nodes[product].output[0]
+    while True:
+        following = [index for index in topology.readers(name) if index in between]
+        if len(following) != 1 or subject.nodes[following[0]].op_type not in _SCALING:
+            return name
+        name = subject.nodes[following[0]].output[0]
+
+
+def _span(subject: Subject, tensor: str) -> float:
+    found = subject.ranges.get(tensor)
+    return found.high - found.low if found is not None else 0.0
 
 
 def _after(subject: Subject, softmax: int) -> tuple[set[int], list[str]]:
