@@ -10,6 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.graph.widen import to_float32
 from boardwright.compiler.engine.importing import Declared, ImportedModel, import_checkpoint
 from boardwright.model import InputSpec
 
@@ -63,3 +65,20 @@ def test_an_input_that_is_read_is_not_dropped(tmp_path):
     with pytest.raises(EngineError, match="'factor'") as caught:
         imported(tmp_path, model)
     assert caught.value.reason == "INPUT_NOT_AN_IMAGE"
+
+
+def test_sequences_of_float16_become_float32():
+    model = classifier(
+        helper.make_node("SplitToSequence", ["a"], ["parts"], axis=1),
+        helper.make_node("ConcatFromSequence", ["parts"], ["m"], axis=1),
+    )
+    half = TensorProto.FLOAT16
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.elem_type = half
+    model.graph.value_info.append(helper.make_tensor_sequence_value_info("parts", half, None))
+    assert to_float32(model) == {"float16": 2}
+    image = np.zeros((1, 3, SIZE, SIZE), np.float32)
+    assert open_session(model).run(None, {"image": image})[0].dtype == np.float32

@@ -42,15 +42,24 @@ def to_float32(model: onnx.ModelProto) -> dict[str, int]:
                 for inner in attribute.graphs:
                     widen_graph(inner)
 
+    def widen_type(kind: onnx.TypeProto) -> None:
+        for holder in ("tensor_type", "sparse_tensor_type"):
+            if kind.HasField(holder) and getattr(kind, holder).elem_type in others:
+                getattr(kind, holder).elem_type = types.FLOAT
+        for holder in ("sequence_type", "optional_type"):
+            if kind.HasField(holder):
+                widen_type(getattr(kind, holder).elem_type)
+
     def widen_graph(graph: onnx.GraphProto) -> None:
-        for tensor in graph.initializer:
+        for tensor in [*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)]:
             widen_tensor(tensor)
         for value in [*graph.input, *graph.output, *graph.value_info]:
-            if value.type.tensor_type.elem_type in others:
-                value.type.tensor_type.elem_type = types.FLOAT
+            widen_type(value.type)
         widen_nodes(graph.node)
 
     widen_graph(model.graph)
     for function in model.functions:
+        for value in function.value_info:
+            widen_type(value.type)
         widen_nodes(function.node)
     return counts
