@@ -10,6 +10,7 @@ import pytest
 from boardwright.agent.cli import main
 from boardwright.agent.enrolment import default_id
 from boardwright.agent.errors import Refused, Unavailable
+from boardwright.agent.home import Home, Identity
 from boardwright.agent.http import Answer, ServerClock, problem
 from boardwright.agent.progress import ConsoleProgress, console_progress
 
@@ -81,3 +82,16 @@ def test_the_default_id_is_one(monkeypatch) -> None:
     for name, wanted in (("Cam_01.local", "cam-01-local"), ("7seven", "device-7seven"), ("", "device")):
         monkeypatch.setattr("platform.node", lambda name=name: name)
         assert default_id() == wanted
+
+
+def test_people_read_short_names_and_programs_full_ones(tmp_path, capsys) -> None:
+    home = Home(tmp_path / "home")
+    fleet = "projects/default/fleets/cameras"
+    home.prepare()
+    home.save_identity(Identity("http://127.0.0.1:9", f"{fleet}/devices/cam-1", fleet, "tuf"))
+    arguments = ["status", "--home", str(tmp_path / "home")]
+    assert main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "device            cameras/cam-1\n" in told and "fleet             cameras\n" in told
+    assert main([*arguments, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fleet"] == fleet

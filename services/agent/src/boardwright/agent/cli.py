@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from boardwright.agent.errors import EXIT_DONE, EXIT_USAGE, AgentError
 from boardwright.agent.home import Home
+from boardwright.device.shorthand import shorten_names
 
 if TYPE_CHECKING:
     from boardwright.agent.device import Pass
@@ -169,7 +170,8 @@ def _plain(value: object) -> str:
 
 def _say_pass(options: argparse.Namespace, result: Pass) -> int:
     if result.report_error is not None:
-        sys.stderr.write(f"boardwright-agent: the report did not arrive: {result.report_error.message}\n")
+        told = shorten_names(result.report_error.message)
+        sys.stderr.write(f"boardwright-agent: the report did not arrive: {told}\n")
     if result.error is not None:
         _say_error(options, result.error)
         return result.error.exit_code
@@ -193,7 +195,8 @@ def _say_run(options: argparse.Namespace, result: Pass) -> None:
 
 
 def _say(options: argparse.Namespace, document: dict[str, object], text: str) -> None:
-    sys.stdout.write((json.dumps(document) if options.output == "json" else text) + "\n")
+    """Programs get full names, people short ones."""
+    sys.stdout.write((json.dumps(document) if options.output == "json" else shorten_names(text)) + "\n")
     sys.stdout.flush()
 
 
@@ -202,7 +205,7 @@ def _say_error(options: argparse.Namespace, error: AgentError) -> None:
         result = "refused" if error.exit_code == 3 else "unavailable"
         _say(options, {"result": result, "reason": error.reason, "message": error.message}, "")
     else:
-        sys.stderr.write(f"boardwright-agent: {error.reason}: {error.message}\n")
+        sys.stderr.write(f"boardwright-agent: {error.reason}: {shorten_names(error.message)}\n")
         sys.stderr.flush()
 
 
