@@ -213,7 +213,7 @@ async def test_every_state_is_written_down_with_its_event(compiler, database: Da
             "RECIPE_INVALID",
             "line 4: there is no pass 'imort' (did",
         ),
-        ({"recipe_yaml": ""}, InvalidArgument, "RECIPE_INVALID", "a recipe is a mapping with version"),
+        ({"recipe_yaml": ""}, InvalidArgument, "RECIPE_INVALID", "line 1: the recipe is empty"),
         ({"datasets": {}}, FailedPrecondition, "DATASET_MISSING", "needs a sealed evaluation dataset"),
         (
             {"datasets": {}, "recipe_name": "baseline"},
