@@ -86,6 +86,30 @@ async def test_each_project_keeps_for_itself(
     assert stored(store) == {digest}
 
 
+async def test_it_looks_at_a_few_blobs_at_a_time_and_writes_for_none_that_is_kept(
+    service: BlobsService,
+    collector: BlobCollector,
+    repository: SqlBlobRepository,
+    store: DirectoryStore,
+    clock,
+    policy: BlobPolicy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A write that looks at everything would hold up every push for as long as that takes."""
+    monkeypatch.setattr("boardwright.registry.blobs_collector._BATCH", 2)
+    digests = [(await service.create("p", f"{n}".encode())).digest for n in range(9)]
+    await service.set_reference("p", "r", [str(digest) for digest in digests[3:]])
+    clock.now += policy.grace_seconds + 1
+    assert await collector.collect() == Collected(3, 3, 0)
+    assert stored(store) == set(digests[3:])
+
+    async def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a collection that finds nothing has nothing to write")
+
+    monkeypatch.setattr(repository._database, "write", refused)
+    assert await collector.collect() == Collected(0, 0, 0)
+
+
 async def test_expired_uploads_and_leftovers_go(
     service: BlobsService, collector: BlobCollector, store: DirectoryStore, clock, policy: BlobPolicy
 ) -> None:
