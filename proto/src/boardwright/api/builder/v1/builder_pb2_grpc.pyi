@@ -4,7 +4,8 @@ isort:skip_file
 The builder: variants become artifacts for exact boards, and are measured where they will run.
 
 Errors that every RPC may give: UNAUTHENTICATED, PERMISSION_DENIED (PERMISSION_MISSING), INVALID_ARGUMENT
-(FIELD_INVALID, FILTER_INVALID, PAGE_TOKEN_MISMATCH), UNAVAILABLE (DATABASE_UNAVAILABLE, or SERVICE_UNAVAILABLE
+(FIELD_INVALID, FILTER_INVALID, PAGE_TOKEN_MISMATCH), RESOURCE_EXHAUSTED (TOO_MANY_CALLS of one caller: wait for
+some of them, then call again; QUERY_TOO_LONG: ask for less), UNAVAILABLE (DATABASE_UNAVAILABLE, or SERVICE_UNAVAILABLE
 naming the service that is away: retry with backoff).
 """
 

@@ -4,7 +4,8 @@ isort:skip_file
 Datasets for calibration, evaluation and fine-tuning: content-addressed samples, immutable once sealed.
 
 Errors that every RPC may give: UNAUTHENTICATED, PERMISSION_DENIED (PERMISSION_MISSING), INVALID_ARGUMENT
-(FIELD_INVALID, FILTER_INVALID, PAGE_TOKEN_MISMATCH), UNAVAILABLE (DATABASE_UNAVAILABLE, STORE_UNAVAILABLE,
+(FIELD_INVALID, FILTER_INVALID, PAGE_TOKEN_MISMATCH), RESOURCE_EXHAUSTED (TOO_MANY_CALLS of one caller: wait for
+some of them, then call again; QUERY_TOO_LONG: ask for less), UNAVAILABLE (DATABASE_UNAVAILABLE, STORE_UNAVAILABLE,
 SERVICE_UNAVAILABLE: retry with backoff; nothing was lost).
 """
 

@@ -7,7 +7,8 @@ Devices trust The Update Framework's metadata, not this service: each fleet has 
 served as they are, and only enrolment and reports reach an RPC.
 
 Errors that every RPC may give: UNAUTHENTICATED, PERMISSION_DENIED (PERMISSION_MISSING), INVALID_ARGUMENT
-(FIELD_INVALID, FILTER_INVALID, PAGE_TOKEN_MISMATCH), UNAVAILABLE (DATABASE_UNAVAILABLE, STORE_UNAVAILABLE,
+(FIELD_INVALID, FILTER_INVALID, PAGE_TOKEN_MISMATCH), RESOURCE_EXHAUSTED (TOO_MANY_CALLS of one caller: wait for
+some of them, then call again; QUERY_TOO_LONG: ask for less), UNAVAILABLE (DATABASE_UNAVAILABLE, STORE_UNAVAILABLE,
 SERVICE_UNAVAILABLE: retry with backoff). Every create may give ALREADY_EXISTS (REQUEST_ID_REUSED).
 """
 

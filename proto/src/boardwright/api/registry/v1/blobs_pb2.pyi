@@ -9,7 +9,8 @@ whoever may read the project sees exactly the blobs that were uploaded to or ref
 
 Errors that every RPC may give: UNAUTHENTICATED (TOKEN_MISSING, TOKEN_UNKNOWN, GRANT_EXPIRED), PERMISSION_DENIED
 (PERMISSION_MISSING: names the permission), INVALID_ARGUMENT (FIELD_INVALID), UNAVAILABLE (STORE_UNAVAILABLE,
-DATABASE_UNAVAILABLE, BLOB_BEING_COLLECTED: retry with backoff; nothing was lost). What reads a blob may also
+DATABASE_UNAVAILABLE, BLOB_BEING_COLLECTED: retry with backoff; nothing was lost), RESOURCE_EXHAUSTED
+(TOO_MANY_CALLS of one caller: wait for some of them, then call again). What reads a blob may also
 give PERMISSION_DENIED (DIGEST_NOT_GRANTED: a worker's lease does not name it) and UNAVAILABLE (BLOB_DAMAGED:
 the store lost or changed it; restore it from a backup or push it again).
 """

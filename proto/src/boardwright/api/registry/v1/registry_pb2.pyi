@@ -10,8 +10,9 @@ fields named at each list.
 
 Errors that every RPC may give: UNAUTHENTICATED (TOKEN_MISSING, TOKEN_UNKNOWN), PERMISSION_DENIED
 (PERMISSION_MISSING), INVALID_ARGUMENT (FIELD_INVALID: names the field; FILTER_INVALID; PAGE_TOKEN_MISMATCH: start
-the list again), UNAVAILABLE (DATABASE_UNAVAILABLE: retry with backoff). Every create may give ALREADY_EXISTS
-(REQUEST_ID_REUSED: the request_id was used for another request; use a new one).
+the list again), RESOURCE_EXHAUSTED (TOO_MANY_CALLS of one caller: wait for some of them, then call again;
+QUERY_TOO_LONG: ask for less), UNAVAILABLE (DATABASE_UNAVAILABLE: retry with backoff). Every create may give
+ALREADY_EXISTS (REQUEST_ID_REUSED: the request_id was used for another request; use a new one).
 """
 
 from boardwright.api.types.v1 import types_pb2 as _types_pb2
