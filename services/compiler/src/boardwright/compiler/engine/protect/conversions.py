@@ -8,7 +8,8 @@ from block to block would be rounded at each of them, for norms that read it in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from heapq import heappop, heappush
 
 from boardwright.compiler.engine.graph.topology import Topology, describe
 from boardwright.compiler.engine.protect.exclusion import Exclusion
@@ -42,19 +43,11 @@ def find_pockets(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set
     """
     integers = integer_nodes(subject, taken)
     movable = integers - subject.layers
+    savings = _Savings(subject, integers, movable)
     pockets: set[int] = set()
-    while True:
-        groups = [{index} for index in sorted(movable - pockets)]
-        groups += _connected(subject.topology, movable - pockets)
-        gain, best = max(
-            ((_saved(subject, integers, group), group) for group in groups),
-            key=lambda pair: pair[0],
-            default=(0, set()),
-        )
-        if gain <= 0:
-            break
+    while best := savings.take():
         pockets |= best
-        integers = integers - best
+    integers = integers - pockets
     sums = _free_sums(subject, integers, movable - pockets)
     pockets = {index for index in pockets if subject.nodes[index].op_type not in FUSED_ACTIVATIONS}
     found = []
@@ -74,6 +67,65 @@ def find_pockets(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set
     return found
 
 
+class _Savings:
+    """How many conversions go away with each movable node, and with each connected group of them.
+
+    As groups leave the integers, what they touch is counted anew, and nothing else.
+    """
+
+    def __init__(self, subject: Subject, integers: set[int], movable: set[int]) -> None:
+        self._subject, self._integers = subject, set(integers)
+        self._groups: dict[int, frozenset[int]] = {}
+        self._saved: dict[frozenset[int], int] = {}
+        self._waiting: list[tuple[int, bool, int, frozenset[int]]] = []
+        for index in movable:
+            self._count(frozenset({index}))
+        self._connect(movable)
+
+    def take(self) -> set[int]:
+        """Take the group that saves most from the integers, a node alone and an early one first; or none."""
+        while self._waiting:
+            saved, _, _, best = heappop(self._waiting)
+            if self._saved.get(best) == -saved:
+                self._leave(best)
+                return set(best)
+        return set()
+
+    def _leave(self, best: frozenset[int]) -> None:
+        self._integers -= best
+        left: set[int] = set()
+        for index in best:
+            group = self._groups.pop(index)
+            left |= group
+            self._saved.pop(group, None)
+            self._saved.pop(frozenset({index}), None)
+        self._connect(left - best)
+        for index in self._touching(best) & self._groups.keys():
+            self._count(frozenset({index}))
+            self._count(self._groups[index])
+
+    def _connect(self, nodes: set[int]) -> None:
+        for group in map(frozenset, _connected(self._subject.topology, nodes)):
+            self._groups |= dict.fromkeys(group, group)
+            self._count(group)
+
+    def _count(self, group: frozenset[int]) -> None:
+        saved = _saved(self._subject, self._integers, group)
+        if self._saved.get(group) != saved:
+            self._saved[group] = saved
+            if saved > 0:
+                heappush(self._waiting, (-saved, len(group) > 1, min(group), group))
+
+    def _touching(self, nodes: Iterable[int]) -> set[int]:
+        topology = self._subject.topology
+        found: set[int] = set()
+        for index in nodes:
+            for name in (*topology.nodes[index].input, *topology.nodes[index].output):
+                producer = topology.producer_of(name)
+                found.update(topology.readers(name), () if producer is None else (producer,))
+        return found
+
+
 def _free_sums(subject: Subject, integers: set[int], movable: set[int]) -> set[int]:
     """Return chains of sums that float operators read, and that cost no conversion in floating point."""
     topology = subject.topology
@@ -86,37 +138,42 @@ def _free_sums(subject: Subject, integers: set[int], movable: set[int]) -> set[i
     return found
 
 
-def _saved(subject: Subject, integers: set[int], group: set[int]) -> int:
+def _saved(subject: Subject, integers: set[int], group: Collection[int]) -> int:
     """Return how many conversions go away when ``group`` runs in floating point."""
     names = {
         name for index in group for name in (*subject.nodes[index].input, *subject.nodes[index].output)
     } & subject.ranges.keys()
-    without = integers - group
+    topology = subject.topology
     return sum(
-        _is_converted(subject.topology, name, integers) - _is_converted(subject.topology, name, without)
+        _is_converted(topology, name, integers) - _is_converted(topology, name, integers, without=group)
         for name in names
     )
 
 
-def _is_converted(topology: Topology, name: str, integers: set[int]) -> bool:
+def _is_converted(
+    topology: Topology, name: str, integers: Collection[int], without: Collection[int] = ()
+) -> bool:
+    def is_integer(index: int) -> bool:
+        return index in integers and index not in without
+
     producer = topology.producer_of(name)
-    made = producer is not None and producer in integers
     readers = topology.readers(name)
-    if made:
-        return name in topology.outputs or any(reader not in integers for reader in readers)
-    return any(reader in integers for reader in readers)
+    if producer is not None and is_integer(producer):
+        return name in topology.outputs or not all(map(is_integer, readers))
+    return any(map(is_integer, readers))
 
 
 def _connected(topology: Topology, nodes: set[int]) -> list[set[int]]:
     groups = []
-    left = set(nodes)
-    while left:
-        start = min(left)
+    seen: set[int] = set()
+    for start in sorted(nodes):
+        if start in seen:
+            continue
         group = {start} | topology.walk(
             [start],
             lambda index: topology.producers(index) + topology.consumers(index),
             lambda index: index not in nodes,
         )
         groups.append(group)
-        left -= group
+        seen |= group
     return groups
