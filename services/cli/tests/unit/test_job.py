@@ -33,6 +33,14 @@ def test_what_a_step_says_at_length_stands_below_the_table(capsys: pytest.Captur
     assert below == f"  {long} Look.\n"
 
 
+def test_a_step_that_says_much_tells_how_much_more_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [Step(step="import", warnings=["Axis 0 is fixed to 1.", "Axis 2 is.", "Axis 3 is.", "Odd."])]
+    print_job(Job(name="projects/default/compileJobs/7", steps=steps), Format.TABLE)
+    assert "Axis 0 is fixed to 1. Axis 2 is. 2 more: --output json." in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_a_step_that_printed_nothing_is_not_an_empty_line(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = {"quantize": "calibrating\n", "evaluate": ""}
     steps = [Step(step=name, attempts=1) for name in printed]

@@ -29,6 +29,9 @@ group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compile a
 _FITS_A_COLUMN = 40
 """Longer than this, what a step says stands below the table."""
 
+_SAID = 2
+"""Warnings of a step that are told; of more, only how many there are."""
+
 JobArgument = Annotated[str, typer.Argument(help="compileJobs/ID or buildJobs/ID.")]
 
 
@@ -279,7 +282,9 @@ def _says(step: Step) -> str:
         return f"{step.failure.message} [{step.failure.reason}]"
     if step.progress.what and not step.finish_time.seconds:
         return f"{step.progress.what} {step.progress.done}/{step.progress.total or '?'}"
-    return " ".join(_sentence(warning) for warning in step.warnings[:2])
+    told = " ".join(_sentence(warning) for warning in step.warnings[:_SAID])
+    more = len(step.warnings) - _SAID
+    return f"{told} {more} more: --output json." if more > 0 else told
 
 
 def _sentence(text: str) -> str:
