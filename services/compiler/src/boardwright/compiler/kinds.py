@@ -91,7 +91,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="14",
+    version="15",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -150,7 +150,7 @@ PROTECT = StepKind(
 )  # fmt: skip
 QUANTIZE_DYNAMIC = StepKind(
     "compile/quantize-dynamic",
-    version="5",
+    version="6",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -163,7 +163,7 @@ QUANTIZE_DYNAMIC = StepKind(
 )
 CONVERT_FLOAT16 = StepKind(
     "compile/convert-float16",
-    version="4",
+    version="5",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -178,7 +178,7 @@ CONVERT_FLOAT16 = StepKind(
 )
 QUANTIZE_WEIGHTS = StepKind(
     "compile/quantize-weights",
-    version="4",
+    version="5",
     determinism=Determinism.PURE,
     defaults={
         "bits": 4,
@@ -203,7 +203,7 @@ PROFILE = StepKind(
 )
 DISTILL = StepKind(
     "compile/distill",
-    version="4",
+    version="5",
     determinism=Determinism.SEEDED,
     defaults={
         "teacher": None,
@@ -242,7 +242,7 @@ DISTILL = StepKind(
 )
 DIAGNOSE = StepKind(
     "compile/diagnose",
-    version="4",
+    version="5",
     determinism=Determinism.OBSERVED,
     defaults={"samples": 4, "runs": 30},
     requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=1800),
@@ -278,7 +278,7 @@ _TRAINING: Mapping[str, Any] = {
 }
 TRAIN_QUANTIZED = StepKind(
     "compile/train-quantized",
-    version="10",
+    version="11",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -295,7 +295,7 @@ TRAIN_QUANTIZED = StepKind(
 )
 FINE_TUNE = StepKind(
     "compile/fine-tune",
-    version="3",
+    version="4",
     determinism=Determinism.SEEDED,
     defaults=_TRAINING,
     requires=Requirements(memory_bytes=8 * GIB, time_limit_seconds=8 * 3600),
@@ -303,7 +303,7 @@ FINE_TUNE = StepKind(
 )
 PRUNE = StepKind(
     "compile/prune",
-    version="4",
+    version="5",
     determinism=Determinism.SEEDED,
     defaults={
         "structure": "channels",
@@ -336,7 +336,7 @@ ABLATE = StepKind(
 )
 EVALUATE = StepKind(
     "compile/evaluate",
-    version="5",
+    version="6",
     determinism=Determinism.PURE,
     defaults={
         "samples": None,

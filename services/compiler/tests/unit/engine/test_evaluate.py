@@ -86,11 +86,44 @@ def test_one_class_only_is_told_where_the_baseline_varies():
     assert not theirs.verdict(theirs).lost
 
 
+def detections(scores, classes=None):
+    count = len(scores)
+    found = np.zeros(count, np.intp) if classes is None else np.array(classes, np.intp)
+    return Detections(np.zeros((count, 4), np.float32), np.array(scores, np.float32), found)
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        ([([], [])], "Nothing is detected in 4 samples, where the baseline is sure of 12 objects"),
+        ([([0.5] * 3, [0, 1, 1])], "All 12 detections have the score 0.5"),
+        (
+            [([0.9, 0.8], [0, 0])],
+            "Every object that is left is of class 0; the baseline is sure of 8 objects",
+        ),
+        ([([0.9, 0.3], [0, 1])], ""),
+    ],
+    ids=["none", "all alike", "one class", "fine"],
+)
+def test_a_detector_that_lost_its_information_is_told(left, told):
+    ours, theirs = InformationMeter("detection"), InformationMeter("detection")
+    ((scores, classes),) = left
+    for _ in range(4):
+        ours.add(detections(scores, classes))
+        theirs.add(detections([0.9, 0.7, 0.6, 0.1], [0, 1, 2, 3]))
+    assert (told in ours.verdict(theirs).lost) if told else not ours.verdict(theirs).lost
+
+
+def test_one_sure_object_is_enough_to_miss_it_when_nothing_is_detected():
+    ours, theirs = InformationMeter("detection"), InformationMeter("detection")
+    ours.add(detections([]))
+    theirs.add(detections([0.9]))
+    assert "Nothing is detected in 1 samples" in ours.verdict(theirs).lost
+
+
 def test_detections_that_are_gone_are_told():
     def found(count):
-        return Detections(
-            np.zeros((count, 4), np.float32), np.full(count, 0.9, np.float32), np.zeros(count, np.intp)
-        )
+        return detections([0.9] * count)
 
     none, few, many = (InformationMeter("detection") for _ in range(3))
     for number in range(10):

@@ -50,7 +50,7 @@ class InformationMeter:
         self._lowest = float("inf")
         self._highest = float("-inf")
         self._not_finite = 0
-        self._confident = 0
+        self._sure: Counter[int] = Counter()
         self._detections = 0
 
     def add(self, answer: Classification | Detections) -> None:
@@ -63,17 +63,25 @@ class InformationMeter:
             return
         if isinstance(answer, Classification):
             self._classes[int(answer.top(1)[0])] += 1
-            self._lowest = min(self._lowest, float(answer.scores.min()))
-            self._highest = max(self._highest, float(answer.scores.max()))
         else:
             self._detections += len(answer.scores)
-            self._confident += int((answer.scores >= CONFIDENT).sum())
-            self._classes.update(int(index) for index in answer.classes)
+            self._sure.update(int(index) for index in answer.classes[answer.scores >= CONFIDENT])
+        self._lowest = min(self._lowest, float(answer.scores.min(initial=np.inf)))
+        self._highest = max(self._highest, float(answer.scores.max(initial=-np.inf)))
 
     def add_not_finite(self) -> None:
         """Count a sample whose raw outputs hold NaN, whatever is decoded from them."""
         self.samples += 1
         self._not_finite += 1
+
+    @property
+    def _confident(self) -> int:
+        """How many objects the model is sure of."""
+        return self._sure.total()
+
+    @property
+    def _scores_are_equal(self) -> bool:
+        return self._highest - self._lowest < _CONSTANT_SPREAD
 
     @property
     def distinct_classes(self) -> int:
@@ -100,7 +108,7 @@ class InformationMeter:
         return self._detection_verdict(reference)
 
     def _classification_verdict(self, reference: InformationMeter | None) -> Verdict:
-        if self.samples and self._highest - self._lowest < _CONSTANT_SPREAD:
+        if self.samples and self._scores_are_equal:
             return Verdict(f"All class scores are {self._highest:.4g} on all {self.samples} samples.")
         varied = reference is not None and reference.distinct_classes > 1
         if varied and self.samples >= _FEW_SAMPLES and self.distinct_classes == 1:
@@ -113,15 +121,27 @@ class InformationMeter:
         return Verdict()
 
     def _detection_verdict(self, reference: InformationMeter | None) -> Verdict:
-        if reference is None or reference._confident < _FEW_SAMPLES:
+        if reference is None or not reference._confident:
             return Verdict()
         if self._detections == 0:
             return Verdict(
                 f"Nothing is detected in {self.samples} samples, where the baseline is sure of "
                 f"{reference._confident} objects: all scores are near 0."
             )
+        if self._detections >= _FEW_SAMPLES and self._scores_are_equal and not reference._scores_are_equal:
+            return Verdict(f"All {self._detections} detections have the score {self._highest:.4g}.")
+        if reference._confident < _FEW_SAMPLES:
+            return Verdict()
         if self._confident * 10 < reference._confident:
             return Verdict(
                 f"Of {reference._confident} objects that the baseline is sure of, {self._confident} are left."
             )
+        if len(self._sure) == 1:
+            (only,) = self._sure
+            others = reference._confident - reference._sure[only]
+            if others >= _FEW_SAMPLES:
+                return Verdict(
+                    f"Every object that is left is of class {only}; the baseline is sure of {others} objects "
+                    "of other classes."
+                )
         return Verdict()
