@@ -4,9 +4,9 @@ A detector answers for every cell of an image, and nearly all cells show nothing
 that of the background. Here both graphs' outputs are decoded, and what differs counts by its score. No label
 is needed: the float graph's own boxes are what should be found.
 
-On YOLOv5n the least error over all cells took the worst of eight choices (norms of ranges, biases corrected
-or not) with two of three sets of calibration images. The least error over boxes finds nearly the best with 48
-images, and a little less often with 24: docs/benchmarks.md has the figures.
+On YOLOv5n the least error over all cells took a worse choice (of norms for ranges, and whether to correct
+biases) than the least over boxes in three of six runs, and the same in the others: docs/benchmarks.md has the
+figures.
 """
 
 from __future__ import annotations
