@@ -163,7 +163,8 @@ def test_a_first_layer_stays_in_float_only_where_that_pays(builder, images, coar
     dark = [{"images": feed["images"] * np.array([0, 1, 1], np.float32)[:, None, None]} for feed in images]
     subject, record = subject_of(graph.model({"images": [1, 3, 32, 32]}, {output: TensorProto.FLOAT}), dark)
     assert candidate_groups(subject).keys() == {"first", "last"}
-    found = {exclusion.rule: exclusion for exclusion in measured_exclusions(subject, dark, record)}
+    blank = {"images": np.zeros_like(images[0]["images"])}  # on which nothing can be told
+    found = {exclusion.rule: exclusion for exclusion in measured_exclusions(subject, [blank, *dark], record)}
     assert found.keys() == ({"first"} if coarse == 0 else set())
     assert coarse or "the outputs' noise falls by" in found["first"].reason
 

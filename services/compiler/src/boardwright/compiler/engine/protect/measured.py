@@ -7,8 +7,7 @@ its multiplications are few.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.graph.editing import with_outputs
@@ -43,7 +42,7 @@ def measured_exclusions(
     rules: Collection[str] = MEASURED_RULES,
     threads: int = 0,
 ) -> tuple[Exclusion, ...]:
-    """Return the groups of nodes that pay on the first of ``feeds``, each with what it buys in its reason.
+    """Return the groups of nodes that pay on ``feeds``, a few of them, each with what it buys in its reason.
 
     Each group is tried with the real quantizer: where a float layer's output is read on integers, it is
     rounded there, and only a run tells what is left of the gain.
@@ -60,26 +59,33 @@ def measured_exclusions(
         share = sum(subject.macs.get(index, 0) for index in nodes) / total
         if rule in rules and nodes and share <= _MOST_MACS:
             groups[rule] = nodes, share
-    feed = next(iter(feeds), None)
-    if not groups or feed is None:
+    samples = list(feeds) if groups else []
+    if not samples:
         return ()
-    judge = _Judge(subject, record, feed, threads)
+    judge = _Judge(subject, record, samples, threads)
     everything = judge.sqnr_db(kept)
     found = []
     for rule, (nodes, share) in groups.items():
         gain = judge.sqnr_db(kept | nodes) - everything
         if gain < _PAYS_DB:
             continue
-        exclusion = Exclusion(rule, subject.names(nodes), _reason(subject, rule, nodes, gain, share))
-        found.append(replace(exclusion, conversions=conversions_caused(subject, nodes, kept)))
+        reason = _reason(subject, rule, nodes, gain, share, len(samples))
+        conversions = conversions_caused(subject, nodes, kept)
+        found.append(Exclusion(rule, subject.names(nodes), reason, conversions))
     return tuple(found)
 
 
 class _Judge:
-    """Quantizes for real and compares the answers on one sample with those of FP32."""
+    """Quantizes for real and compares the answers with those of FP32.
 
-    def __init__(self, subject: Subject, record: CalibrationRecord, feed: Feed, threads: int) -> None:
-        self._subject, self._record, self._feed, self._threads = subject, record, feed, threads
+    One sample tells little: by floats in YOLO11n's first layer the noise of three of them fell by 4.8 dB,
+    rose by 3.8 and fell by 8.7.
+    """
+
+    def __init__(
+        self, subject: Subject, record: CalibrationRecord, samples: Sequence[Feed], threads: int
+    ) -> None:
+        self._subject, self._record, self._samples, self._threads = subject, record, samples, threads
         self._answers = answers(subject)
         self._reference = self._run(subject.model)
 
@@ -89,12 +95,12 @@ class _Judge:
 
         names = set(self._subject.names(excluded))
         quantized = insert_quantization(self._subject.model, self._record, self._subject.scheme, names)
-        return decibels(noise_ratio(self._run(quantized), self._reference))
+        ratios = map(noise_ratio, self._run(quantized), self._reference)
+        return decibels(sum(ratios) / len(self._reference))
 
-    def _run(self, model: onnx.ModelProto) -> list[Any]:
+    def _run(self, model: onnx.ModelProto) -> list[list[Any]]:
         session = open_session(with_outputs(model, self._answers), threads=self._threads)
-        found: list[Any] = session.run(self._answers, self._feed)
-        return found
+        return [session.run(self._answers, feed) for feed in self._samples]
 
 
 def candidate_groups(subject: Subject) -> dict[str, set[int]]:
@@ -137,7 +143,7 @@ def gates(subject: Subject) -> set[int]:
     return found
 
 
-def _reason(subject: Subject, rule: str, nodes: set[int], gain: float, share: float) -> str:
+def _reason(subject: Subject, rule: str, nodes: set[int], gain: float, share: float, samples: int) -> str:
     layers = sorted(nodes & subject.layers)
     named = ", ".join(describe(subject.nodes[index]) for index in layers[:3])
     more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
@@ -148,6 +154,6 @@ def _reason(subject: Subject, rule: str, nodes: set[int], gain: float, share: fl
         "scores": "make the scores of a softmax, which turns a step into a factor",
     }[rule]
     return (
-        f"{named}{more} {what}: measured on a sample, the outputs' noise falls by {gain:.1f} dB without "
-        f"their rounding, for {100 * share:.1f} % of the multiplications."
+        f"{named}{more} {what}: measured on {samples} samples, the outputs' noise falls by {gain:.1f} dB "
+        f"without their rounding, for {100 * share:.1f} % of the multiplications."
     )

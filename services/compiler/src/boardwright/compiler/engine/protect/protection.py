@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
@@ -38,9 +39,10 @@ ALL_RULES = (*RULES, *MEASURED_RULES)
 class ProtectionOptions:
     """What to look for. ``rules`` are names of ``ALL_RULES``; ``exclude`` names further nodes.
 
-    ``sensitivity`` measures what each unit costs, on at most ``samples`` feeds, ``measured_units`` of them
-    alone, and what the metric loses by each of the ``metric_layers`` most sensitive ones. ``budget`` is what
-    may be lost; it needs a metric as well. ``times`` are measured times of layers.
+    ``sensitivity`` measures what each unit costs, ``measured_units`` of them alone, and what the metric loses
+    by each of the ``metric_layers`` most sensitive ones. At most ``samples`` feeds are measured on, by it and
+    by the rules that measure. ``budget`` is what may be lost; it needs a metric as well. ``times`` are
+    measured times of layers.
     """
 
     rules: tuple[str, ...] = ALL_RULES
@@ -143,14 +145,15 @@ def protect_model(
     if measured:
         on_stage("trying what may pay")
         names = excluded_names(found)
-        found += measured_exclusions(subject, feeds(), chosen, names, rules=measured, threads=threads)
+        found += measured_exclusions(
+            subject, islice(feeds(), options.samples), chosen, names, rules=measured, threads=threads
+        )
     sensitivity = None
     if options.sensitivity or not options.budget.is_open:
         on_stage("measuring sensitivity")
-        some = (feed for _, feed in zip(range(options.samples), feeds(), strict=False))
         sensitivity = measure_sensitivity(
             subject,
-            some,
+            islice(feeds(), options.samples),
             excluded=excluded_names(found),
             measured_units=options.measured_units,
             threads=threads,
