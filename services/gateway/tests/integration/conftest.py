@@ -78,7 +78,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
     await _until(ready.exists, serving)
     bound = json.loads(ready.read_text())
     url = f"http://{bound['endpoint']}"
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=120) as http:
         yield Running(service, bound["grpc"], url, http, tmp_path / "blobs")
     stop.set()
     await serving
@@ -87,7 +87,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
 
 
 async def _until(condition: Callable[[], bool], serving: Awaitable[None]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while not condition():
             if isinstance(serving, asyncio.Future) and serving.done():
                 serving.result()

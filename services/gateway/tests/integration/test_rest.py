@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import pytest
 
 from boardwright.api.registry.v1 import registry_pb2 as pb
+from boardwright.gateway.rest import mirror
 from boardwright.rpc.errors import FailedPrecondition, to_status
 
 
@@ -168,3 +171,28 @@ async def test_metrics_and_the_openapi_document_are_served(gateway: Any) -> None
     assert 'boardwright_gateway_rest_seconds_count{rpc="Registry.ListModels",status="400"}' in metrics
     document = (await gateway.http.get("/openapi.json")).json()
     assert "/v1/projects/{project}/models" in document["paths"]
+
+
+async def test_large_documents_hold_up_no_other_call(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four MiB of JSON take a second of the event loop, and nobody is asked for a token before."""
+    threads: list[bool] = []
+
+    def told(convert: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return convert(*arguments)
+
+        return run
+
+    async def echo(request: bytes, context: Any) -> bytes:
+        created = pb.CreateModelRequest.FromString(request)
+        return pb.Model(description=created.model.description).SerializeToString()
+
+    gateway.service.unary["CreateModel"] = echo
+    monkeypatch.setattr(mirror, "_json", told(mirror._json))
+    monkeypatch.setattr(mirror, "_fill_from_json", told(mirror._fill_from_json))
+    for characters in (10, 100_000):
+        body = {"model_id": "m", "model": {"description": "x" * characters}}
+        answer = await gateway.http.post("/v1/projects/p/models", json=body)
+        assert len(answer.json()["description"]) == characters
+    assert threads == [True, True, False, False]

@@ -6,9 +6,10 @@ events for who accepts `text/event-stream`. An error in mid-stream is its last l
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from fastapi import Request, Response
@@ -26,11 +27,13 @@ from boardwright.rpc.documents import to_document
 from boardwright.rpc.errors import BoardwrightError, InvalidArgument, ResourceExhausted, from_rpc_error
 
 LARGEST_BODY_BYTES = 4 << 20
+_LARGE_BYTES = 64 << 10
 _DEADLINE_SECONDS = 60.0
 _END: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 _FORWARDED = ("authorization", "traceparent")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+_T = TypeVar("_T")
 
 
 def endpoint_for(route: Route, connections: Connections) -> Endpoint:
@@ -57,9 +60,16 @@ def endpoint_for(route: Route, connections: Connections) -> Endpoint:
             response = await call(message, metadata=metadata, timeout=_DEADLINE_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise translate(error, rpc.service) from error
-        return Response(_json(response), media_type="application/json")
+        return Response(await _apart(response.ByteSize(), _json, response), media_type="application/json")
 
     return answer
+
+
+async def _apart(size_bytes: int, convert: Callable[..., _T], *arguments: Any) -> _T:
+    """Convert in a thread what is large: on the event loop it would hold up every other call."""
+    if size_bytes <= _LARGE_BYTES:
+        return convert(*arguments)
+    return await asyncio.to_thread(convert, *arguments)
 
 
 def forwarded(request: Request, *names: str) -> list[tuple[str, str]]:
@@ -126,8 +136,11 @@ async def _fill_from_body(message: Message, request: Request) -> None:
                 "BODY_TOO_LARGE",
                 f"the body is larger than {LARGEST_BODY_BYTES} bytes; send content through uploads instead",
             )
-    if not body:
-        return
+    if body:
+        await _apart(len(body), _fill_from_json, message, bytes(body))
+
+
+def _fill_from_json(message: Message, body: bytes) -> None:
     try:
         document = json.loads(body)
         if not isinstance(document, dict):
