@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,10 @@ def nearest_misfit(pins: Sequence[Mapping[str, Any]], hosts: Sequence[Mapping[st
         return "the release has no bundle"
     from boardwright.model.pins import HardwarePin, mismatches
 
-    reasons = [mismatches(HardwarePin.from_json(pin), host_of(facts)) for pin in pins for facts in hosts]
-    nearest = min(reasons, key=len)
+    # A fleet's machines are mostly alike, and this runs where every other change waits.
+    machines = [
+        host_of(json.loads(facts)) for facts in {json.dumps(facts, sort_keys=True) for facts in hosts}
+    ]
+    reasons = [mismatches(HardwarePin.from_json(pin), machine) for pin in pins for machine in machines]
+    nearest = min(sorted(reasons), key=len)
     return "; ".join(nearest)
