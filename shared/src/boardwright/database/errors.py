@@ -27,8 +27,11 @@ class DatabaseFull(DatabaseUnavailable):
     """The disk under the database is full."""
 
 
-class QueryTooLong(DatabaseError):
-    """A read took longer than any may; the same one again would, too."""
+class QueryTooLong(DatabaseUnavailable):
+    """A read took longer than any may: the database is overloaded, or too much was asked for.
+
+    What runs in the background waits and goes on, as in any outage; a caller is told to ask for less.
+    """
 
     def __init__(self) -> None:
         super().__init__(

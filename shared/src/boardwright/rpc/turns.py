@@ -2,7 +2,8 @@
 
 More of a caller's calls wait for a turn, in their order; whoever has far too many waiting is refused.
 Workers and services act for everybody and wait for one another's answers: they are not bounded, but what a
-service does on behalf of a user counts as that user's.
+service does on behalf of a user counts as that user's. (Services call one another in one direction only, so
+that nobody waits in a circle.)
 """
 
 from __future__ import annotations
