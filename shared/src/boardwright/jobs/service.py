@@ -80,6 +80,7 @@ class JobService:
         self._outputs = outputs
         self._clock_us = clock_us
         self._changed = Changed()
+        self._moved = Changed()
         self._finisher = Finisher(database, owner, self._move, clock_us)
         self._stopping = False
         self._offers: dict[str, tuple[Offer, float]] = {}
@@ -185,8 +186,8 @@ class JobService:
             return step, self._announce(tx, [jobs.get_job(tx, step.job)])[0]
 
         while wanted() and not self._stopping:
-            ticket = self._changed.ticket()
-            if await self._database.read(lambda tx: leases.may_lease(tx, self._clock_us())):
+            ticket = self._moved.ticket()
+            if await self._database.read(lambda tx: leases.may_lease(tx, offer, self._clock_us())):
                 taken = await self._database.write(take, key="leases")
                 if taken is not None:
                     return taken
@@ -209,8 +210,8 @@ class JobService:
         self._offers = {worker: held for worker, held in self._offers.items() if held[1] > since}
 
     def wake(self) -> None:
-        """Let everyone who waits look again."""
-        self._changed.notify()
+        """Let everyone who waits for a lease look again."""
+        self._moved.notify()
 
     async def heartbeat(self, job: str, step: str, fence: int, progress: StepProgress, log: str = "") -> Step:
         """Renew a lease, note progress, append log text; returns the step with its new expiry, or as
@@ -224,7 +225,7 @@ class JobService:
             renewed = leases.heartbeat(tx, job, step, fence, progress, self.policy, self._clock_us())
             if renewed.state is StepState.RUNNING:
                 logs.append_log(tx, job, step, log)
-                tx.after_commit(self._changed.notify)
+                tx.after_commit(self._changed.notify)  # progress is watched; it makes no step ready
             return renewed
 
         return await self._database.write(renew)
@@ -305,7 +306,7 @@ class JobService:
         """
         try:
             while True:
-                ticket = self._changed.ticket()
+                ticket = self._moved.ticket()
                 try:
                     await self._expire()
                     await self._finisher.start_due()
@@ -314,7 +315,7 @@ class JobService:
                 await _wait(ticket, _UPKEEP_SECONDS)
         finally:
             self._stopping = True
-            self._changed.notify()
+            self._moved.notify()
             await self._finisher.stop()
 
     async def upkeep(self) -> None:
@@ -338,4 +339,5 @@ class JobService:
             if jobs.announce(tx, job):
                 self._owner.record(tx, job)
         tx.after_commit(self._changed.notify)
+        tx.after_commit(self._moved.notify)
         return moved

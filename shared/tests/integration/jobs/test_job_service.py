@@ -6,13 +6,14 @@ from contextlib import suppress
 
 import pytest
 
-from boardwright.database import Database, DatabaseUnavailable
+from boardwright.database import Database, DatabaseUnavailable, Transaction
 from boardwright.jobs.domain.blobs import Blob
 from boardwright.jobs.domain.dag import JobState, StepState
 from boardwright.jobs.domain.job import Job, Step, StepFailure, StepOutcome, StepProgress
 from boardwright.jobs.domain.leases import LeasePolicy, Offer
 from boardwright.jobs.service import JobService
 from boardwright.jobs.step_api import Determinism, Requirements
+from boardwright.jobs.storage.leases import may_lease
 from boardwright.rpc.errors import (
     Aborted,
     FailedPrecondition,
@@ -352,6 +353,34 @@ async def test_a_waiting_lease_gets_a_new_step_at_once(service: JobService) -> N
     async with asyncio.timeout(20):
         assert await waiting is not None
     assert await service.lease(WORKER, wait_seconds=0.01) is None
+
+
+async def test_an_idle_worker_writes_nothing_and_is_not_woken_by_progress(
+    service: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps may wait for a board for days, beside workers that ask again and again."""
+    requires = Requirements(board="jetson-orin-nx")
+    job = await service.create(new_job(step("import"), *(step(f"s{n}", requires=requires) for n in range(3))))
+    held = await lease(service)
+    with monkeypatch.context() as patch:
+        patch.setattr(service._database, "write", None)
+        assert await service.lease(WORKER) is None
+    looks = []
+
+    def look(tx: Transaction, offer: Offer, now_us: int) -> bool:
+        looks.append(offer)
+        return may_lease(tx, offer, now_us)
+
+    monkeypatch.setattr("boardwright.jobs.service.leases.may_lease", look)
+    monkeypatch.setattr("boardwright.jobs.service._LOOK_AGAIN_SECONDS", 600.0)
+    waiting = asyncio.ensure_future(service.lease(WORKER, wait_seconds=600))
+    while not looks:
+        await asyncio.sleep(0.01)
+    for done in range(5):
+        await service.heartbeat(job.name, "import", held.fence, StepProgress(done, 5, "tracing"))
+    await service.create(new_job(step("import", parameters={"step": "another"})))
+    assert await waiting is not None
+    assert len(looks) == 2
 
 
 async def test_finishing_waits_for_an_absent_service_and_fails_on_a_refusal(

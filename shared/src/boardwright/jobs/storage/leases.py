@@ -49,14 +49,19 @@ def lease_step(tx: Transaction, offer: Offer, policy: LeasePolicy, now_us: int) 
     return None
 
 
-def may_lease(tx: Transaction, now_us: int) -> bool:
-    """Tell whether ``lease_step`` has anything to look at: spares idle workers' polls a write."""
-    row = tx.one(
-        "SELECT 1 AS found FROM job_steps WHERE (state = 'ready' AND ready_us <= :now_us)"
-        " OR (state = 'running' AND lease_expires_us < :now_us) LIMIT 1",
+def may_lease(tx: Transaction, offer: Offer, now_us: int) -> bool:
+    """Tell whether ``lease_step`` may find something for ``offer``: spares idle workers' polls a write.
+
+    Many steps may wait for a board that nobody has at the moment; what they require is much the same.
+    """
+    if any_expired(tx, now_us):
+        return True
+    rows = tx.all(
+        "SELECT DISTINCT kind, board, toolchain, accelerator, memory_bytes, time_limit_us FROM job_steps"
+        " WHERE state = 'ready' AND ready_us <= :now_us",
         now_us=now_us,
     )
-    return row is not None
+    return any(offer.fits(row["kind"], read_requirements(row)) for row in rows)
 
 
 def any_expired(tx: Transaction, now_us: int) -> bool:
