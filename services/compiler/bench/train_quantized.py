@@ -22,10 +22,13 @@ import onnx
 import torch
 from PIL import Image
 
+from boardwright.compiler.engine.calibrated import Calibrated
 from boardwright.compiler.engine.evaluate import Sample, evaluate
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.observe import observe
-from boardwright.compiler.engine.quantize import quantize
+from boardwright.compiler.engine.quantize import quantize, quantize_calibrated
+from boardwright.compiler.engine.recover import correct_bias
+from boardwright.compiler.engine.recover.ranges import choose_ranges
 from boardwright.compiler.engine.scheme import scheme_for
 from boardwright.compiler.engine.train_quantized import train_quantized
 from boardwright.compiler.engine.training.data import ImageBatches, SampleList
@@ -66,18 +69,16 @@ def main() -> None:
     started = time.process_time()
     tell("float", model, started)
     record = observe(prepare_graph(model), feeds(learnt), threads=1)
-    for what, more in (
-        ("protected", {}),
-        ("all integers", {"protect_automatically": False}),
-        (
-            "all integers, constant channels kept",
-            {"protect_automatically": False, "drop_constants": False},
-        ),
-    ):
+    for what, protects in (("protected", True), ("all integers", False)):
         started = time.process_time()
-        done = quantize(model, (), scheme, record=record, threads=1, **more)
+        done = quantize(model, (), scheme, record=record, threads=1, protect_automatically=protects)
         excluded = sum(len(found.nodes) for found in done.exclusions)
         tell(f"quantize {options.profile}, {what}", done.model, started, excluded_nodes=excluded)
+    started = time.process_time()
+    ranged, _ = choose_ranges(prepare_graph(model), record, scheme, set())
+    corrected, _ = correct_bias(prepare_graph(model), ranged, scheme, set())
+    kept = quantize_calibrated(Calibrated(corrected, ranged, ()), scheme)
+    tell(f"quantize {options.profile}, all integers, constant channels kept", kept.model, started)
     started = time.process_time()
     batches = ImageBatches(
         SampleList(learnt), INPUT, DataOptions(flip=True, scale_jitter=0.2, held_out=options.held_out)

@@ -7,12 +7,13 @@ floating point from ``protect``. The result is loaded and run before it is calle
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.calibrated import Calibrated, calibrate
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
-from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.editing import attributes, copy_of, sort_nodes
+from boardwright.compiler.engine.graph.inspect import drop_metadata
 from boardwright.compiler.engine.graph.layers import LayerForm, layer_form
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import kernel_counts, try_out
@@ -23,13 +24,10 @@ from boardwright.compiler.engine.integer_outputs import give_floats, spread_chan
 from boardwright.compiler.engine.observe import (
     CalibrationRecord,
     Feed,
-    float_activations,
     infinite_tensors,
-    observe,
 )
 from boardwright.compiler.engine.power_of_two import power_of_two_quantizer, rounded_up
-from boardwright.compiler.engine.protect import Exclusion, excluded_names, protect
-from boardwright.compiler.engine.protect.exclusion import requested_exclusion
+from boardwright.compiler.engine.protect import Exclusion
 from boardwright.compiler.engine.protect.floats import keep_floats
 from boardwright.compiler.engine.recover.bias_correction import correct_bias
 from boardwright.compiler.engine.recover.ranges import choose_ranges
@@ -83,8 +81,6 @@ def quantize(
     exclude: Iterable[str] = (),
     protect_automatically: bool = True,
     correct_biases: bool = True,
-    search_ranges: bool = True,
-    drop_constants: bool = True,
     method: str = "min-max",
     threads: int = 0,
     on_sample: Callable[[int], None] = lambda _: None,
@@ -95,9 +91,8 @@ def quantize(
     ``record`` of an earlier ``observe`` is given. ``exclusions`` are those of an earlier ``protect``;
     ``recovered`` is what ``recover`` made of the same model: its weights and ranges are taken as they are.
     ``exclude`` names further nodes that stay in floating point. ``correct_biases`` takes back the shift that
-    rounding gives each output channel's mean; ``search_ranges`` cuts activations off where their reader's
-    error is least, if the record has histograms; ``method`` is the calibration's otherwise.
-    ``drop_constants`` leaves out weights that multiply channels which never change.
+    rounding gives each output channel's mean. ``method`` is the calibration's; by ``min-max`` activations are
+    cut off where their reader's error is least, if the record has histograms.
 
     Raises:
         QuantizationFailed: the graph has nothing to quantize, an excluded node is unknown, or the result does
@@ -106,33 +101,37 @@ def quantize(
     """
     prepared = prepare_graph(model)
     _check_quantizable(prepared)
-    if record is None:
-        record = observe(prepared, feeds, threads=threads, on_sample=on_sample)
-    else:
-        record.require(float_activations(prepared))
-    note = ""
-    if drop_constants:
-        prepared, dropped = drop_constant_channels(prepared, record.ranges)
-        note = dropped.note
-    if exclusions is None:
-        exclusions = protect(prepared, record.ranges, scheme) if protect_automatically else ()
-    exclusions = (*exclusions, *requested_exclusion(prepared, exclude))
-    excluded = excluded_names(exclusions)
-    corrected = 0
+    if exclusions is None and not protect_automatically:
+        exclusions = ()
+    start = calibrate(
+        prepared, feeds, scheme,
+        record=record, exclusions=exclusions, exclude=exclude, threads=threads, on_sample=on_sample,
+    )  # fmt: skip
     if recovered is not None:
-        prepared, record = read_recovered(recovered, prepared, record)
-    else:
-        if method != record.method:
-            record = record.with_method(method, scheme)
-        if search_ranges and method == "min-max":
-            record, _ = choose_ranges(prepared, record, scheme, excluded)
-        if correct_biases:
-            prepared, corrected = correct_bias(prepared, record, scheme, excluded)
-    quantized, kernels = _insert_and_count(prepared, record, scheme, excluded)
-    _check_rounded(quantized, exclusions)
-    _check_runs(quantized, prepared)
-    notes = _notes(scheme, kernels, record) + ((note,) if note else ())
-    return QuantizedModel(quantized, scheme, record, exclusions, kernels, notes, corrected)
+        graph, found = read_recovered(recovered, start.model, start.record)
+        return quantize_calibrated(replace(start, model=graph, record=found), scheme)
+    graph, found, corrected = start.model, start.record, 0
+    if method != found.method:
+        found = found.with_method(method, scheme)
+    if method == "min-max":
+        found, _ = choose_ranges(graph, found, scheme, start.excluded)
+    if correct_biases:
+        graph, corrected = correct_bias(graph, found, scheme, start.excluded)
+    done = quantize_calibrated(replace(start, model=graph, record=found), scheme)
+    return replace(done, corrected_biases=corrected)
+
+
+def quantize_calibrated(start: Calibrated, scheme: QuantizationScheme) -> QuantizedModel:
+    """Quantize weights and activations as they are, by the ranges of the record.
+
+    Raises:
+        QuantizationFailed: NOTHING_TO_QUANTIZE, QUANTIZER_FAILED, QUANTIZED_MODEL_REFUSED.
+    """
+    quantized, kernels = _insert_and_count(start.model, start.record, scheme, start.excluded)
+    _check_rounded(quantized, start.exclusions)
+    _check_runs(quantized, start.model)
+    notes = _notes(scheme, kernels, start.record) + ((start.note,) if start.note else ())
+    return QuantizedModel(quantized, scheme, start.record, start.exclusions, kernels, notes)
 
 
 def _insert_and_count(
@@ -173,16 +172,46 @@ def insert_quantization(
     Raises:
         QuantizationFailed: QUANTIZER_FAILED, with the quantizer's own words.
     """
-    import numpy as np
     import onnx
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization.calibrate import TensorData
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     factors: Mapping[str, Any] = {}
     spread = spread and takes_part(scheme)
     if spread:
         model, record, factors = spread_channels(model, record, exclude)
+    # What holds infinity has no range; whatever the passes before decided, it cannot be rounded.
+    infinite = infinite_tensors(model)
+    exclude = exclude | {
+        node.name for node in model.graph.node if infinite.intersection([*node.input, *node.output])
+    }
+    try:
+        quantizer = _quantizer(model, record, scheme, exclude)
+        quantizer.quantize_model()
+        quantized: onnx.ModelProto = quantizer.model.model
+        sort_nodes(quantized.graph)
+        if spread:
+            take_back(quantized, factors)
+            give_floats(quantized, model, exclude)
+        drop_metadata(quantized)
+        keep_floats(quantized, exclude)
+        onnx.checker.check_model(quantized)
+    except Exception as error:  # the quantizer raises whatever its operators raise
+        raise QuantizationFailed(
+            "QUANTIZER_FAILED",
+            f"Quantizing the graph failed: {type(error).__name__}: {str(error).strip()[:400]}. "
+            "Exclude the node it names, or export the model with a newer opset.",
+        ) from error
+    return quantized
+
+
+def _quantizer(
+    model: onnx.ModelProto, record: CalibrationRecord, scheme: QuantizationScheme, exclude: set[str]
+) -> Any:
+    """Return ONNX Runtime's quantizer of a copy of ``model``, made to do what the scheme says."""
+    import numpy as np
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import TensorData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
     types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
     given = record.ranges
     if scheme.power_of_two:
@@ -193,46 +222,25 @@ def insert_quantization(
         )
         for name, found in given.items()
     }
-    # What holds infinity has no range; whatever the passes before decided, it cannot be rounded.
-    infinite = infinite_tensors(model)
-    exclude = exclude | {
-        node.name for node in model.graph.node if infinite.intersection([*node.input, *node.output])
-    }
     make = power_of_two_quantizer if scheme.power_of_two else QDQQuantizer
-    try:
-        quantizer = make(
-            copy_of(model),
-            scheme.per_channel,
-            scheme.reduce_range,
-            types[scheme.weight_type],
-            types[scheme.activation_type],
-            ranges,
-            [],
-            sorted(exclude),
-            sorted(scheme.integer_operators),
-            {
-                "ActivationSymmetric": scheme.activation_symmetric,
-                "WeightSymmetric": scheme.weight_symmetric,
-                "TensorQuantOverrides": {**_of_pairs(model, scheme, exclude), **_of_one_scale(model, scheme)},
-            },
-        )
-        quantizer.model = indexed_model(quantizer.model.model)
-        quantizer.quantize_model()
-        quantized: onnx.ModelProto = quantizer.model.model
-        sort_nodes(quantized.graph)
-        if spread:
-            take_back(quantized, factors)
-            give_floats(quantized, model, exclude)
-        _drop_metadata(quantized)
-        keep_floats(quantized, exclude)
-        onnx.checker.check_model(quantized)
-    except Exception as error:  # the quantizer raises whatever its operators raise
-        raise QuantizationFailed(
-            "QUANTIZER_FAILED",
-            f"Quantizing the graph failed: {type(error).__name__}: {str(error).strip()[:400]}. "
-            "Exclude the node it names, or export the model with a newer opset.",
-        ) from error
-    return quantized
+    quantizer = make(
+        copy_of(model),
+        scheme.per_channel,
+        scheme.reduce_range,
+        types[scheme.weight_type],
+        types[scheme.activation_type],
+        ranges,
+        [],
+        sorted(exclude),
+        sorted(scheme.integer_operators),
+        {
+            "ActivationSymmetric": scheme.activation_symmetric,
+            "WeightSymmetric": scheme.weight_symmetric,
+            "TensorQuantOverrides": {**_of_pairs(model, scheme, exclude), **_of_one_scale(model, scheme)},
+        },
+    )
+    quantizer.model = indexed_model(quantizer.model.model)
+    return quantizer
 
 
 def _of_one_scale(model: onnx.ModelProto, scheme: QuantizationScheme) -> dict[str, list[dict[str, Any]]]:
@@ -358,13 +366,6 @@ def _check_runs(quantized: onnx.ModelProto, prepared: onnx.ModelProto) -> None:
         raise QuantizationFailed(
             "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not run. {error.message}"
         ) from error
-
-
-def _drop_metadata(model: onnx.ModelProto) -> None:
-    """Remove the quantizer's own marks, so that equal input gives equal bytes whatever its version string."""
-    kept = [entry for entry in model.metadata_props if not entry.key.startswith("onnx.")]
-    del model.metadata_props[:]
-    model.metadata_props.extend(kept)
 
 
 def _notes(scheme: QuantizationScheme, kernels: dict[str, int], record: CalibrationRecord) -> tuple[str, ...]:

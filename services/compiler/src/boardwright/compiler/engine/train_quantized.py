@@ -16,17 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.calibrated import Calibrated, calibrate
 from boardwright.compiler.engine.errors import EngineError
-from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.prepare import prepare_graph
-from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
-from boardwright.compiler.engine.protect import RULES, Exclusion, protect
-from boardwright.compiler.engine.protect.exclusion import requested_exclusion
-from boardwright.compiler.engine.quantize import (
-    QuantizedModel,
-    insert_quantization,
-    quantize,
-)
+from boardwright.compiler.engine.observe import CalibrationRecord, Feed
+from boardwright.compiler.engine.protect import RULES, Exclusion
+from boardwright.compiler.engine.quantize import QuantizedModel, insert_quantization, quantize_calibrated
 from boardwright.compiler.engine.recover import correct_bias
 from boardwright.compiler.engine.recover.ranges import choose_ranges
 from boardwright.compiler.engine.recover.recovered import read_recovered
@@ -112,18 +107,19 @@ def train_quantized(
             "TRAINING_OPTIONS_UNFIT", f"Ranges {ranges!r} are not known; choose one of {', '.join(RANGES)}."
         )
     prepared = prepare_graph(model)
-    found = record if record is not None else observe(prepared, feeds, on_sample=on_sample)
-    found.require(float_activations(prepared))
-    prepared, dropped = drop_constant_channels(prepared, found.ranges)
-    if exclusions is None:
-        exclusions = _protected(prepared, found, scheme) if protect_automatically else ()
-    exclusions = tuple(exclusion for exclusion in exclusions if exclusion.rule != _HEALED)
-    kept = (*exclusions, *requested_exclusion(prepared, exclude))
-    excluded = {name for exclusion in kept for name in exclusion.nodes}
-    prepared, found = _start(prepared, found, scheme, excluded, recovered)
-    teacher = GraphNetwork(prepare_graph(model)).eval()
-    network = GraphNetwork(prepared).eval()
-    places = find_places(insert_quantization(prepared, found, scheme, excluded, spread=False), prepared)
+    if exclusions is None and not protect_automatically:
+        exclusions = ()
+    if exclusions is not None:
+        exclusions = tuple(exclusion for exclusion in exclusions if exclusion.rule != _HEALED)
+    start = calibrate(
+        prepared, feeds, scheme,
+        record=record, exclusions=exclusions, exclude=exclude,
+        rules=[name for name in RULES if name != _HEALED], on_sample=on_sample,
+    )  # fmt: skip
+    teacher = GraphNetwork(prepared).eval()
+    graph, found = _begun(start, scheme, recovered)
+    network = GraphNetwork(graph).eval()
+    places = find_places(insert_quantization(graph, found, scheme, start.excluded, spread=False), graph)
     rounded = RoundedNetwork(network, places, scheme, ranges)
     objective = make_objective(teacher, network)
     zeros = KeptZeros(network)
@@ -144,44 +140,25 @@ def train_quantized(
     after = judge(network, judged, objective)
     trained_record = rounded.finish(found, found.samples)
     trained = to_onnx(network)
-    quantized = quantize(
-        trained,
-        (),
-        scheme,
-        record=trained_record,
-        exclusions=kept,
-        correct_biases=False,
-        search_ranges=False,
-        drop_constants=False,
-        method=trained_record.method,
+    quantized = quantize_calibrated(
+        replace(start, model=prepare_graph(trained), record=trained_record), scheme
     )
-    notes = (*quantized.notes, dropped.note, zeros.note, *_notes(before, after), *told.notes)
+    notes = (*quantized.notes, zeros.note, *_notes(before, after), *told.notes)
     quantized = replace(quantized, notes=tuple(note for note in notes if note))
     return QuantizedTraining(quantized, trained, told, before, after)
 
 
-def _start(
-    prepared: onnx.ModelProto,
-    record: CalibrationRecord,
-    scheme: QuantizationScheme,
-    excluded: set[str],
-    recovered: onnx.ModelProto | None,
+def _begun(
+    start: Calibrated, scheme: QuantizationScheme, recovered: onnx.ModelProto | None
 ) -> tuple[onnx.ModelProto, CalibrationRecord]:
     """Return graph and ranges to begin with: as recovered, or as ``quantize`` alone would take them."""
+    record = start.record
     if recovered is not None:
-        return read_recovered(recovered, prepared, record)
+        return read_recovered(recovered, start.model, record)
     if record.statistics and record.method == "min-max":
-        record, _ = choose_ranges(prepared, record, scheme, excluded)
-    corrected, _ = correct_bias(prepared, record, scheme, excluded)
+        record, _ = choose_ranges(start.model, record, scheme, start.excluded)
+    corrected, _ = correct_bias(start.model, record, scheme, start.excluded)
     return corrected, record
-
-
-def _protected(
-    prepared: onnx.ModelProto, record: CalibrationRecord, scheme: QuantizationScheme
-) -> tuple[Exclusion, ...]:
-    """Protect by all rules but that of layers with unlike channels: these are what training heals."""
-    rules = [name for name in RULES if name != _HEALED]
-    return protect(prepared, record.ranges, scheme, rules=rules)
 
 
 def _notes(before: float, after: float) -> tuple[str, ...]:

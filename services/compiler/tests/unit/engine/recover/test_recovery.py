@@ -9,10 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from boardwright.compiler.engine.calibrated import calibrate
 from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import open_session
-from boardwright.compiler.engine.quantize import quantize
+from boardwright.compiler.engine.quantize import quantize, quantize_calibrated
 from boardwright.compiler.engine.recover import (
     METHODS,
     ReconstructionOptions,
@@ -46,7 +47,7 @@ def test_every_method_together_brings_the_outputs_nearer(images, activation, net
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] == found.error_after
     json.dumps(found.describe(), allow_nan=False)
-    plain = quantize(model, images[:20], COARSE, correct_biases=False, search_ranges=False)
+    plain = quantize_calibrated(calibrate(prepare_graph(model), images[:20], COARSE), COARSE)
     better = quantize(
         model, (), COARSE, record=plain.record, exclusions=found.exclusions, recovered=found.file()
     )

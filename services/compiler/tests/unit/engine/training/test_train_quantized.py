@@ -5,8 +5,10 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from boardwright.compiler.engine.calibrated import Calibrated
 from boardwright.compiler.engine.errors import EngineError
-from boardwright.compiler.engine.quantize import quantize
+from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.quantize import quantize, quantize_calibrated
 from boardwright.compiler.engine.recover import RecoverOptions, recover
 from boardwright.compiler.engine.scheme import PROFILES, QuantizationScheme
 from boardwright.compiler.engine.train_quantized import train_quantized
@@ -75,10 +77,7 @@ def test_the_float_weights_quantize_to_the_same_graph_again(digits):
     done = trained(digits, "self-distilled", TrainOptions(steps=5, learning_rate=1e-3))
     assert not any(node.op_type == "QuantizeLinear" for node in done.trained.graph.node)
     record = done.quantized.record
-    again = quantize(
-        done.trained, (), PER_TENSOR, record=record, exclusions=(), correct_biases=False,
-        search_ranges=False, method=record.method,
-    )  # fmt: skip
+    again = quantize_calibrated(Calibrated(prepare_graph(done.trained), record, ()), PER_TENSOR)
     assert again.model == done.quantized.model
 
 

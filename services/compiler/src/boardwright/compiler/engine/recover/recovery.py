@@ -7,13 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.calibrated import Calibrated, calibrate
 from boardwright.compiler.engine.errors import DatasetUnfit, EngineError
-from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
 from boardwright.compiler.engine.graph.prepare import prepare_graph
-from boardwright.compiler.engine.observe import CalibrationRecord, Feed, float_activations, observe
-from boardwright.compiler.engine.protect import Exclusion, excluded_names, protect
+from boardwright.compiler.engine.observe import CalibrationRecord, Feed, observe
+from boardwright.compiler.engine.protect import Exclusion
 from boardwright.compiler.engine.protect.answers import has_dense_head
-from boardwright.compiler.engine.protect.exclusion import requested_exclusion
 from boardwright.compiler.engine.protect.structure import Subject
 from boardwright.compiler.engine.recover.bias_correction import correct_bias
 from boardwright.compiler.engine.recover.block import ReconstructionOptions
@@ -171,37 +170,18 @@ def recover(
         QuantizationFailed: NODE_UNKNOWN.
         EngineError: RECORD_UNFIT; RUNTIME_REFUSED, see ``prepare_graph``.
     """
-    prepared = prepare_graph(model)
-    if record is None:
-        record = observe(
-            prepared,
-            feeds(),
-            threads=options.threads,
-            on_sample=lambda count: on_progress("observing", count, 0),
-        )
-    record.require(float_activations(prepared))
-    prepared, _ = drop_constant_channels(prepared, record.ranges)
-    if exclusions is None:
-        exclusions = protect(prepared, record.ranges, scheme)
-    exclusions = (*exclusions, *requested_exclusion(prepared, exclude))
+    start = calibrate(
+        prepare_graph(model), feeds() if record is None else (), scheme,
+        record=record, exclusions=exclusions, exclude=exclude, threads=options.threads,
+        on_sample=lambda count: on_progress("observing", count, 0),
+    )  # fmt: skip
     samples, held_out = _divide(feeds(), options)
-    attempt = _Attempt(
-        prepared,
-        record,
-        scheme,
-        excluded_names(exclusions),
-        samples,
-        held_out,
-        feeds,
-        options,
-        specs,
-        on_progress,
-    )
+    attempt = _Attempt(start, scheme, samples, held_out, feeds, options, specs, on_progress)
     for name in METHODS:
         if name in options.methods:
             attempt.run(name)
     return Recovery(
-        attempt.model, attempt.record, exclusions, tuple(attempt.told), attempt.first, attempt.error,
+        attempt.model, attempt.record, start.exclusions, tuple(attempt.told), attempt.first, attempt.error,
         len(samples), len(held_out), attempt.judged_by,
     )  # fmt: skip
 
@@ -211,10 +191,8 @@ class _Attempt:
 
     def __init__(
         self,
-        prepared: onnx.ModelProto,
-        record: CalibrationRecord,
+        start: Calibrated,
         scheme: QuantizationScheme,
-        excluded: set[str],
         samples: Sequence[Feed],
         held_out: Sequence[Feed],
         feeds: Callable[[], Iterable[Feed]],
@@ -222,14 +200,14 @@ class _Attempt:
         specs: Specs | None,
         on_progress: OnProgress,
     ) -> None:
-        self._original = prepared
-        self.model, self.record = prepared, record
-        self._scheme, self._excluded, self._options = scheme, excluded, options
+        self._original = self.model = start.model
+        self.record = start.record
+        self._scheme, self._excluded, self._options = scheme, start.excluded, options
         self._samples, self._held_out, self._feeds = samples, held_out, feeds
         self._on_progress = on_progress
-        self._dense = has_dense_head(Subject(prepared, record.ranges, scheme))
+        self._dense = has_dense_head(Subject(start.model, start.record.ranges, scheme))
         self._judge, self.judged_by = self._judge_of(specs)
-        self.error = self.first = self._judge.error(prepared, record)
+        self.error = self.first = self._judge.error(start.model, start.record)
         self.told: list[MethodRecord] = []
 
     def _judge_of(self, specs: Specs | None) -> tuple[Judge | BoxJudge, str]:

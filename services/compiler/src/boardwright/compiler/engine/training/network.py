@@ -81,11 +81,6 @@ class GraphNetwork(torch.nn.Module):  # type: ignore[misc]
         found: Tensor = self.constants[name] if key is None else self.extra[key]
         return found
 
-    @property
-    def layer_nodes(self) -> tuple[str, ...]:
-        """Names of the nodes that are layers, in the graph's order."""
-        return tuple(self.layers_by_node)
-
     def forward(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """Return the outputs in the graph's order. A bare tensor is the graph's only, or first, input."""
         values = self._run(inputs, frozenset())
