@@ -1,6 +1,7 @@
 """Signal and noise: how far values that were rounded, pruned or converted are from the exact ones.
 
-Two measures, and every pass that compares values takes one of them. All sums are in float64.
+Two measures, and every pass that compares tensors takes one of them (``recover``, which learns by the second,
+pools it over samples and channels). All sums are in float64.
 
 - **SQNR**, the signal-to-quantization-noise ratio of a whole tensor in decibels: the exact values' power (sum
   of squares) over their error's. It says how far values are off.

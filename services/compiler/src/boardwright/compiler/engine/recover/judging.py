@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.graph.editing import with_outputs
+from boardwright.compiler.engine.graph.editing import dequantized_names, with_outputs
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.observe import CalibrationRecord, Feed
@@ -55,7 +55,7 @@ class Judge:
         from boardwright.compiler.engine.quantize import insert_quantization
 
         quantized = insert_quantization(model, record, self._scheme, self._excluded)
-        behind = _behind_dequantize(quantized)
+        behind = dequantized_names(quantized)
         made = {name: behind.get(name, name) for name in self._tensors}
         session = open_session(with_outputs(quantized, made.values()), threads=self._threads)
         sums = [0.0] * len(self._tensors)
@@ -88,15 +88,3 @@ def last_outputs(topology: Topology) -> list[str]:
         fused = len(readers) == 1 and topology.nodes[readers[0]].op_type in ("Relu", "Clip")
         found.append(topology.nodes[readers[0] if fused else index].output[0])
     return found or sorted(topology.outputs)
-
-
-def _behind_dequantize(quantized: onnx.ModelProto) -> dict[str, str]:
-    """Return by each rounded tensor's name what the first Dequantize behind it makes."""
-    rounded = {
-        node.output[0]: node.input[0] for node in quantized.graph.node if node.op_type == "QuantizeLinear"
-    }
-    found: dict[str, str] = {}
-    for node in quantized.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in rounded:
-            found.setdefault(rounded[node.input[0]], node.output[0])
-    return found
