@@ -10,9 +10,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.widen import to_float32
 from boardwright.compiler.engine.importing import Declared, ImportedModel, import_checkpoint
+from boardwright.compiler.engine.observe import observe
+from boardwright.compiler.engine.protect import excluded_names, protect
+from boardwright.compiler.engine.quantize import insert_quantization
+from boardwright.compiler.engine.scheme import PROFILES
 from boardwright.model import InputSpec
 
 SIZE = 16
@@ -82,3 +87,34 @@ def test_sequences_of_float16_become_float32():
     assert to_float32(model) == {"float16": 2}
     image = np.zeros((1, 3, SIZE, SIZE), np.float32)
     assert open_session(model).run(None, {"image": image})[0].dtype == np.float32
+
+
+def test_what_a_branch_reads_behind_integers_does_not_end_the_process():
+    """ONNX Runtime (1.31) aborts on a Dequantize that only movement parts from a subgraph's outer tensor."""
+    value = helper.make_tensor_value_info
+    negative = helper.make_node("Neg", ["moved"], ["t"])
+    then = helper.make_graph([negative], "then", [], [value("t", TensorProto.FLOAT, [1, 4])])
+    same = helper.make_node("Identity", ["moved"], ["e"])
+    other = helper.make_graph([same], "else", [], [value("e", TensorProto.FLOAT, [1, 4])])
+    model = classifier()
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 4], np.int64), "shape"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "zero"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Reshape", ["scores", "shape"], ["moved"]),
+            helper.make_node("ReduceMax", ["scores"], ["largest"], keepdims=0),
+            helper.make_node("Greater", ["largest", "zero"], ["positive"]),
+            helper.make_node("If", ["positive"], ["logits"], then_branch=then, else_branch=other),
+        ]
+    )
+    rng = np.random.default_rng(1)
+    feeds = [{"image": rng.random((1, 3, SIZE, SIZE), np.float32)} for _ in range(4)]
+    prepared = prepare_graph(model)
+    record = observe(prepared, feeds)
+    tail = excluded_names(protect(prepared, record.ranges))
+    rounded = insert_quantization(prepared, record, PROFILES["x86-vnni"], tail, spread=False)
+    guard = next(node for node in rounded.graph.node if node.output[0] == "moved_captured")
+    assert guard.op_type == "LeakyRelu"
+    expected, actual = (open_session(graph).run(None, feeds[0])[0] for graph in (model, rounded))
+    assert np.allclose(expected, actual, atol=0.1 * np.abs(expected).max())
