@@ -141,6 +141,20 @@ def test_the_best_scores_of_more_classes_are_no_classification():
     assert caught.value.reason == "OUTPUT_SPEC_NEEDED"
 
 
+def test_axes_that_were_pooled_over_are_no_part_of_the_scores():
+    found = settle_output_spec(None, ending_in("Softmax", [1, 10, 1, 1]), None, "classification")
+    assert (found.head, found.num_classes) == ("probabilities", 10)
+
+
+@pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.INT64])
+def test_a_single_score_and_a_class_number_are_not_scores_by_class(element):
+    model = ending_in("Sigmoid", [1, 1] if element == TensorProto.FLOAT else [1, 5])
+    model.graph.output[0].type.tensor_type.elem_type = element
+    with pytest.raises(SpecMismatch, match="one score for each class") as caught:
+        settle_output_spec(None, model, None, "classification")
+    assert caught.value.reason == "OUTPUT_SPEC_NEEDED"
+
+
 def test_rows_of_boxes_that_were_left_are_no_classification():
     model = ending_in("Concat", [None, 7])
     model.graph.node.insert(0, helper.make_node("NonMaxSuppression", ["boxes", "scores"], ["chosen"]))

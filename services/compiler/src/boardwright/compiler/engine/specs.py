@@ -28,6 +28,10 @@ _MOST_END_TO_END_ROWS = 1000
 RTDETR_HEAD = "RTDETRDecoder"
 _TASKS = ("", "classification", "detection")
 _LIBRARY = "The library quantizes any graph, from feeds of your own: boardwright.compiler.engine.quantize."
+_NO_SCORES = (
+    " A classification is judged by one score for each class: let the graph put these out (1 - p and p where "
+    "it has one probability of two classes), not the best class or a single score."
+)
 _SHAPING = frozenset(
     {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "DequantizeLinear",
      "QuantizeLinear"}
@@ -134,12 +138,17 @@ def settle_output_spec(
             f"The model's task is {wanted!r}; classification and detection can be judged. If it finds boxes "
             f"as well, push it with an output spec of head 'plugin' that reads them. {_LIBRARY}",
         )
-    name, (shape, _) = _only_scores(outputs) or next(iter(outputs.items()))
+    name, (shape, dtype) = _only_scores(outputs) or next(iter(outputs.items()))
+    if len(shape) == 4 and shape[2:] == [1, 1]:
+        shape = shape[:2]  # fully convolutional classifiers leave the axes that they pooled over
     found: OutputSpec | None = None
+    hint = ""
     if looks_postprocessed(outputs) and wanted != "classification":
         pass  # how many classes there are is in none of the shapes
     elif _maker(model, name) == "TopK":
         pass  # the best scores of how many classes
+    elif len(shape) == 2 and (shape[1] == 1 or not dtype.startswith("float")) and wanted != "detection":
+        hint = _NO_SCORES
     elif len(shape) == 2 and not wanted and any(n.op_type == "NonMaxSuppression" for n in model.graph.node):
         pass  # one row per box that was left, as YOLOv7 exports them
     elif len(shape) == 2 and wanted in ("classification", "") and isinstance(shape[1], int):
@@ -157,11 +166,8 @@ def settle_output_spec(
         if found is None and not (isinstance(rows, int) and is_raw_grid(model, name, rows, size)):
             found = _detection(name, rows, columns, labels, may_be_end_to_end=end_to_end)
     if found is None:
-        hint = (
-            ""
-            if wanted == "classification"
-            else " " + example(outputs, _image_size(graph_inputs(model)), labels)
-        )
+        if not hint and wanted != "classification":
+            hint = " " + example(outputs, _image_size(graph_inputs(model)), labels)
         shapes = ", ".join(f"{name!r} {_told(shape)}" for name, (shape, _) in outputs.items())
         several = "outputs have shapes" if len(outputs) > 1 else "output has shape"
         raise SpecMismatch(
