@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import zipfile
 from collections.abc import Iterator
 
 import pytest
@@ -110,7 +112,9 @@ def test_divergence_names_step_rate_and_what_to_do():
 
 
 def test_a_loss_that_is_no_number_is_divergence_at_once():
-    with pytest.raises(EngineError, match=r"at step 0 .* the loss became nan") as caught:
+    with pytest.raises(
+        EngineError, match=r"At step 0, before .* the loss became nan: no learning_rate helps"
+    ) as caught:
         train(Line(), Points(), lambda network, batch: error(network, batch) / 0 * 0, TrainOptions())
     assert caught.value.reason == "TRAINING_DIVERGED"
 
@@ -147,6 +151,23 @@ def test_interrupted_training_goes_on_to_the_same_result(tmp_path):
     assert trained(options, state_file=state)[1].describe() == told.describe()
     torch.save(["something else"], state)
     assert trained(options, state_file=state)[1].describe() == told.describe()
+
+
+def test_a_state_of_which_a_bit_has_changed_is_begun_anew(tmp_path):
+    """torch reads it without a word, to other weights."""
+    state = tmp_path / "state"
+    options = TrainOptions(epochs=2, learning_rate=0.1)
+    trained(options, state_file=state)
+    assert trained(options, state_file=state)[1].resumed_after is not None
+    written = bytearray(state.read_bytes())
+    saved = bytes(written[32:])
+    with zipfile.ZipFile(io.BytesIO(saved)) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data/0"))
+        weights = archive.read(name)
+    written[32 + saved.index(weights)] ^= 1
+    state.write_bytes(written)
+    torch.load(io.BytesIO(written[32:]), weights_only=True)
+    assert trained(options, state_file=state)[1].resumed_after is None
 
 
 def test_what_learns_beside_the_network_goes_on_too(tmp_path):

@@ -31,6 +31,12 @@ class Watch:
 
     def check_finite(self, loss: float, step: int, rate: float) -> None:
         """Refuse a loss that is no number."""
+        if not math.isfinite(loss) and step == 0:
+            raise EngineError(
+                "TRAINING_DIVERGED",
+                f"At step 0, before anything was learnt, the loss became {loss}: no learning_rate helps. "
+                "Check the weights for NaN (import notes them), the labels and the input spec's scaling.",
+            )
         if not math.isfinite(loss):
             raise _diverged(f"the loss became {loss}", step, rate)
 
