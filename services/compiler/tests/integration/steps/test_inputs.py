@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from boardwright.compiler.engine.errors import DatasetUnfit
 from boardwright.compiler.engine.protect.protection import SCHEMA
+from boardwright.compiler.engine.training.data import DatasetSource, ImageBatches
+from boardwright.compiler.engine.training.options import DataOptions
 from boardwright.compiler.kinds import KINDS
 from boardwright.compiler.steps import quantize_weights
 from boardwright.compiler.steps.files import Feeds, open_dataset, read_exclusions
@@ -84,6 +88,19 @@ def test_samples_are_read_anew_at_each_pass(ask, pairs, seal, coloured, tmp_path
     assert len(some) == len(first) == 4 and first[0]["input"].shape == (2, 3, 16, 16)
     assert all((a["input"] == b["input"]).all() for a, b in zip(first, second, strict=True))
     assert len(Feeds(open_dataset(request, "calibration"), model, SPEC, None)) == 6
+
+
+def test_an_image_of_another_size_is_named(ask, pairs, seal, coloured, tmp_path):
+    import onnx
+
+    dataset = seal(coloured(2, 1), "classification", tmp_path / "calibration", "calibration")
+    reader = open_dataset(ask("compile/observe", {}, {**pairs, **dataset}), "calibration")
+    strict = replace(SPEC, resize="none", height=15)
+    told = r"^Sample '[\w.]+': the image is .* Correct the dataset or the input spec\.$"
+    with pytest.raises(DatasetUnfit, match=told):
+        list(Feeds(reader, onnx.load(pairs["model.onnx"]), strict, 2))
+    with pytest.raises(DatasetUnfit, match=told):
+        list(ImageBatches(DatasetSource(reader), strict, DataOptions()).epoch(0))
 
 
 def test_what_protect_found_counts_unless_nothing_is_to_be_protected(ask, tmp_path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from boardwright.compiler.engine.errors import DatasetUnfit
 from boardwright.compiler.engine.graph.inspect import graph_inputs
-from boardwright.model import preprocess
+from boardwright.model import ModelError, preprocess
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +25,27 @@ def batch_of(model: onnx.ModelProto, spec: InputSpec) -> int:
     return axis if isinstance(axis, int) and axis > 0 else 1
 
 
-def feed_of(image: Any, spec: InputSpec, batch: int = 1) -> dict[str, np.ndarray[Any, Any]]:
+def feed_of(
+    image: Any, spec: InputSpec, batch: int = 1, *, sample: str = ""
+) -> dict[str, np.ndarray[Any, Any]]:
     """Return one image (Pillow's, or (H, W, C) uint8) as a session's inputs, repeated to ``batch``.
 
+    ``sample`` names the image in the error.
+
     Raises:
-        ModelError: IMAGE_DOES_NOT_FIT.
+        DatasetUnfit: IMAGE_DOES_NOT_FIT.
     """
     import numpy as np
 
-    return {spec.name: np.repeat(preprocess(image, spec)[0], batch, axis=0)}
+    return {spec.name: np.repeat(tensor_of(image, spec, sample), batch, axis=0)}
+
+
+def tensor_of(image: Any, spec: InputSpec, sample: str = "") -> np.ndarray[Any, Any]:
+    """Return one image as a tensor of batch 1; see ``feed_of``."""
+    try:
+        return preprocess(image, spec)[0]
+    except ModelError as error:
+        named = f"Sample {sample!r}: " if sample else ""
+        raise DatasetUnfit(
+            error.reason, f"{named}{error.message}. Correct the dataset or the input spec."
+        ) from error

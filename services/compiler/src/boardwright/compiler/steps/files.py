@@ -201,7 +201,7 @@ class Feeds:
         from boardwright.compiler.engine.feeds import feed_of
 
         for sample in self._dataset.samples(self._count):
-            yield feed_of(sample.image, self._spec, self._batch)
+            yield feed_of(sample.image, self._spec, self._batch, sample=sample.name)
 
 
 def one_feed(request: StepRequest, model: onnx.ModelProto, input_spec: InputSpec) -> Feed:

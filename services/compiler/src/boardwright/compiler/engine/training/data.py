@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from boardwright.compiler.engine.errors import DatasetUnfit
+from boardwright.compiler.engine.feeds import tensor_of
 from boardwright.compiler.engine.training.augmentation import augment
 from boardwright.compiler.engine.training.options import DataOptions
-from boardwright.model import InputSpec, preprocess
+from boardwright.model import InputSpec
 
 if TYPE_CHECKING:
     from boardwright.compiler.engine.evaluate import Sample
@@ -206,7 +207,7 @@ class ImageBatches:
         for name, image in self._source.read(chosen):
             names.append(name)
             shown = augment(image, self._options, rng, zoom=zoom, fill=spec.pad_value)
-            arrays.append(preprocess(shown, spec)[0])
+            arrays.append(tensor_of(shown, spec, name))
         labels = [self._labels[index] for index in chosen]
         return Batch(
             {spec.name: torch.from_numpy(np.concatenate(arrays))},
