@@ -17,9 +17,10 @@ def operators(model) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
 
-def test_matrices_become_integers_and_convolutions_stay(classifier, noise):
+def test_matrices_become_integers_and_convolutions_stay(classifier, noise, caplog):
     done = quantize_dynamic(classifier, PROFILES["x86-vnni"])
     assert done.layers == {"Gemm": 1}
+    assert not caplog.messages  # the quantizer's advice is followed, and not given
     assert "ConvInteger" not in operators(done.model)
     assert "MatMulInteger" in operators(done.model)
     sample = {"input": noise(1, 3, 16, 16)}

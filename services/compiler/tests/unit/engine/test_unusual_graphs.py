@@ -18,8 +18,11 @@ from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.importing import Declared, ImportedModel, import_checkpoint
 from boardwright.compiler.engine.observe import observe
+from boardwright.compiler.engine.pruning import sparsify
 from boardwright.compiler.engine.quantize import quantize
+from boardwright.compiler.engine.recover import recover
 from boardwright.compiler.engine.scheme import PROFILES
+from boardwright.compiler.engine.weight_only import WeightOnlyOptions, quantize_weights
 from boardwright.model import InputSpec, preprocess
 
 SIZE = 16
@@ -205,6 +208,38 @@ def test_nan_weights_are_noted_at_import_and_stop_the_calibration(tmp_path):
     with pytest.raises(EngineError) as caught:
         quantize(found.model, feeds(found), PROFILES["x86-vnni"])
     assert caught.value.reason == "CALIBRATION_NOT_FINITE"
+
+
+@pytest.mark.parametrize(
+    "compress",
+    [
+        pytest.param(
+            lambda model: quantize_dynamic(model, PROFILES["x86-vnni"], convolutions=True), id="dynamic"
+        ),
+        pytest.param(lambda model: quantize_weights(model, WeightOnlyOptions()), id="weight-only"),
+        pytest.param(convert_float16, id="float16"),
+        pytest.param(lambda model: sparsify(model, 0.5), id="sparse"),
+    ],
+)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_passes_that_run_no_sample_refuse_weights_that_are_no_numbers(compress, value):
+    kernel = np.random.default_rng(0).normal(size=(8, 3, 3, 3))
+    kernel[0, 0, 0, 0] = value
+    with pytest.raises(EngineError, match="The weights 'kernel' hold NaN or infinity") as caught:
+        compress(network(kernel=kernel))
+    assert caught.value.reason == "WEIGHTS_NOT_FINITE"
+
+
+def test_layers_that_always_answer_the_same_have_nothing_to_be_recovered(tmp_path):
+    def middle(read: str) -> list[onnx.NodeProto]:
+        return [helper.make_node("Conv", [read, "kernel2"], ["x"], name="second", pads=[1, 1, 1, 1])]
+
+    model = network(middle=middle, kernel=np.zeros((8, 3, 3, 3)))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((8, 8, 3, 3), np.float32), "kernel2"))
+    found = imported(tmp_path, model)
+    samples = feeds(found, 12)
+    done = recover(found.model, lambda: samples, PROFILES["x86-vnni"])
+    assert not any(method.applied for method in done.methods)
 
 
 def test_activations_that_are_always_zero_are_quantized(tmp_path):
@@ -492,6 +527,14 @@ def test_a_graph_that_loads_and_fails_when_it_runs_is_told(tmp_path):
     assert quantize(found.model, feeds(found), PROFILES["x86-vnni"]).kernels["integer_layers"] == 2
 
 
+def test_a_graph_that_the_runtime_refuses_is_told_once_with_what_to_do(capfd):
+    model = network(middle=lambda read: [helper.make_node("Relu", [read], ["x"], swirl=1)])
+    with pytest.raises(EngineError, match=r"does not accept .*swirl.* in exclude\.$") as caught:
+        open_session(model)
+    assert caught.value.reason == "RUNTIME_REFUSED"
+    assert capfd.readouterr().err == ""
+
+
 def test_a_quantized_graph_that_would_only_load_is_refused(tmp_path, monkeypatch):
     from boardwright.compiler.engine import quantize as module
 
@@ -503,31 +546,59 @@ def test_a_quantized_graph_that_would_only_load_is_refused(tmp_path, monkeypatch
     assert caught.value.reason == "QUANTIZED_MODEL_REFUSED"
 
 
+def test_a_graph_of_any_pass_that_would_only_load_is_refused(monkeypatch):
+    from onnxruntime.transformers import float16 as converter
+
+    from boardwright.compiler.engine import dynamic
+    from boardwright.compiler.engine.weight_only import quantizing
+
+    model = network(middle=_wide)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((SIZE, 64), np.float32), "wide"))
+    monkeypatch.setattr(dynamic, "drop_metadata", _reshape_wrongly)
+    monkeypatch.setattr(quantizing, "drop_metadata", _reshape_wrongly)
+    convert = converter.convert_float_to_float16
+    monkeypatch.setattr(converter, "convert_float_to_float16", _with_a_wrong_reshape(convert))
+    for compress in (
+        lambda: quantize_dynamic(model, PROFILES["x86-vnni"]),
+        lambda: quantize_weights(model, WeightOnlyOptions(block_size=16)),
+        lambda: convert_float16(model),
+    ):
+        with pytest.raises(EngineError, match="does not load or run"):
+            compress()
+
+
+def _wide(read: str) -> list[onnx.NodeProto]:
+    return [helper.make_node("MatMul", [read, "wide"], ["x"], name="matmul")]
+
+
 def _with_a_wrong_reshape(insert: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
     """Let the last layer's Reshape ask for more values than there are."""
 
     def broken(*given: object, **options: object) -> onnx.ModelProto:
         made = insert(*given, **options)
-        last = made.graph.node[-1]
-        name = last.output[0]
-        last.output[0] = "before"
-        constants = {"none": np.zeros(1, np.float32), "seven": np.full(1, 7, np.float32)}
-        made.graph.initializer.extend(
-            numpy_helper.from_array(value, name) for name, value in constants.items()
-        )
-        made.graph.node.extend(
-            [
-                helper.make_node("Mul", ["before", "none"], ["zeros"]),
-                helper.make_node("ReduceMax", ["zeros"], ["zero"], axes=[0, 1], keepdims=0),
-                helper.make_node("Add", ["zero", "seven"], ["length"]),
-                helper.make_node("Cast", ["length"], ["whole"], to=TensorProto.INT64),
-                helper.make_node("Reshape", ["before", "whole"], [name]),
-            ]
-        )
-        made.graph.output[0].type.tensor_type.ClearField("shape")
+        _reshape_wrongly(made)
         return made
 
     return broken
+
+
+def _reshape_wrongly(made: onnx.ModelProto) -> None:
+    last = made.graph.node[-1]
+    name = last.output[0]
+    last.output[0] = "before"
+    constants = {"none": np.zeros(1, np.float32), "seven": np.array([1, 7], np.float32)}
+    made.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    made.graph.node.extend(
+        [
+            helper.make_node("Mul", ["before", "none"], ["zeros"]),
+            helper.make_node("ReduceMax", ["zeros"], ["zero"], axes=[0, 1], keepdims=0),
+            helper.make_node("Add", ["zero", "seven"], ["length"]),
+            helper.make_node("Cast", ["length"], ["whole"], to=TensorProto.INT64),
+            helper.make_node("Reshape", ["before", "whole"], [name]),
+        ]
+    )
+    for number, axis in enumerate(made.graph.output[0].type.tensor_type.shape.dim):
+        axis.dim_param = f"free{number}"
 
 
 def signal_kept(exact: onnx.ModelProto, near: onnx.ModelProto, samples: list[dict[str, np.ndarray]]) -> float:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.editing import sort_nodes
-from boardwright.compiler.engine.graph.inspect import drop_metadata
+from boardwright.compiler.engine.graph.inspect import drop_metadata, require_finite_weights
 from boardwright.compiler.engine.graph.prepare import prepare_graph
-from boardwright.compiler.engine.graph.session import CONVERSIONS, INTEGER_KERNELS, kernel_counts
+from boardwright.compiler.engine.graph.session import CONVERSIONS, INTEGER_KERNELS, kernel_counts, try_beside
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
@@ -57,10 +57,12 @@ def quantize_dynamic(
     Raises:
         QuantizationFailed: SCHEME_UNFIT, ALREADY_QUANTIZED, NOTHING_TO_QUANTIZE, QUANTIZER_FAILED,
             QUANTIZED_MODEL_REFUSED.
+        EngineError: WEIGHTS_NOT_FINITE.
     """
     import onnx
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as quantize
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     if scheme.power_of_two:
         raise QuantizationFailed(
@@ -73,6 +75,7 @@ def quantize_dynamic(
         raise QuantizationFailed(
             "ALREADY_QUANTIZED", "The graph holds integers already: start from the float32 checkpoint."
         )
+    require_finite_weights(prepared)
     operators = (*_MATRICES, "Conv") if convolutions else _MATRICES
     left_out = set(exclude)
     topology = Topology(prepared.graph)
@@ -83,6 +86,7 @@ def quantize_dynamic(
     ]
     if not candidates:
         raise _nothing()
+    add_pre_process_metadata(prepared)  # it is prepared: the quantizer would advise to, in the step's log
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "quantized.onnx"
@@ -110,9 +114,10 @@ def quantize_dynamic(
         raise _nothing()
     try:
         kernels = kernel_counts(quantized)
+        try_beside(quantized, prepared)
     except EngineError as error:
         raise QuantizationFailed(
-            "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not load. {error.message}"
+            "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not load or run. {error.message}"
         ) from error
     return DynamicModel(quantized, dict(layers), kernels, _notes(topology, layers, convolutions))
 

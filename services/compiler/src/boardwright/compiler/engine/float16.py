@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.editing import copy_of, sort_nodes
+from boardwright.compiler.engine.graph.inspect import require_finite_weights
 from boardwright.compiler.engine.graph.prepare import prepare_graph
-from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.graph.session import try_beside
 from boardwright.compiler.engine.graph.topology import MOVEMENT_OPERATORS
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
 from boardwright.compiler.engine.protect import Exclusion, excluded_names
@@ -91,9 +92,11 @@ def convert_float16(
 
     Raises:
         QuantizationFailed: ALREADY_QUANTIZED, NOTHING_TO_CONVERT, NODE_UNKNOWN, CONVERSION_FAILED.
+        EngineError: WEIGHTS_NOT_FINITE.
     """
     prepared = prepare_graph(model)
     _check(prepared)
+    require_finite_weights(prepared)
     ranges = record.ranges if record is not None else {}
     kept = _kept(prepared, ranges) if protect_automatically else _without_kernels(prepared)
     kept = (*kept, *requested_exclusion(prepared, exclude))
@@ -227,10 +230,10 @@ def _convert(model: onnx.ModelProto, blocked: set[str], keep_io: bool) -> onnx.M
         _join_casts(converted.graph)
         sort_nodes(converted.graph)
         onnx.checker.check_model(converted)
-        open_session(converted)
+        try_beside(converted, model)
     except EngineError as error:
         raise QuantizationFailed(
-            "CONVERSION_FAILED", f"The graph does not load in float16. {error.message}"
+            "CONVERSION_FAILED", f"The graph does not load or run in float16. {error.message}"
         ) from error
     except Exception as error:  # the converter raises whatever it meets
         raise QuantizationFailed(

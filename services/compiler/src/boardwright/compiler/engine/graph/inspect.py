@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from boardwright.compiler.engine.errors import EngineError
+
 if TYPE_CHECKING:
     import onnx
 
 Axis = int | str | None
+
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
 
 
 def graph_inputs(model: onnx.ModelProto) -> dict[str, tuple[list[Axis], str]]:
@@ -46,6 +50,31 @@ def fix_input_shape(model: onnx.ModelProto, name: str, shape: Sequence[int]) -> 
         inferred = onnx.shape_inference.infer_shapes(model)
         model.CopyFrom(inferred)
     return freed
+
+
+def require_finite_weights(model: onnx.ModelProto) -> None:
+    """Refuse layers whose weights hold NaN or infinity, for passes that run no sample and would not notice.
+
+    Raises:
+        EngineError: WEIGHTS_NOT_FINITE.
+    """
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+
+    read = {name for node in model.graph.node if node.op_type in _LAYERS for name in node.input}
+    bad = [
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.name in read
+        and tensor.data_type == TensorProto.FLOAT
+        and not np.isfinite(numpy_helper.to_array(tensor)).all()
+    ]
+    if bad:
+        named = ", ".join(repr(name) for name in bad[:5])
+        raise EngineError(
+            "WEIGHTS_NOT_FINITE",
+            f"The weights {named} hold NaN or infinity. Push a checkpoint from before its training diverged.",
+        )
 
 
 def rename_input(model: onnx.ModelProto, old: str, new: str) -> None:

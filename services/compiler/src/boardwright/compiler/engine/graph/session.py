@@ -64,7 +64,7 @@ def open_session(
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised, and told once
     options.intra_op_num_threads = threads
     if exact:
         options.add_session_config_entry(_EXACT_PRODUCTS, "1")
@@ -101,7 +101,9 @@ def open_session(
         raise EngineError(
             "RUNTIME_REFUSED",
             f"ONNX Runtime {onnxruntime.__version__} does not accept the graph: "
-            f"{text.splitlines()[0][:400] if text else type(error).__name__}",
+            f"{text.splitlines()[0][:400].rstrip('. ') if text else type(error).__name__}. A checkpoint that "
+            "it refuses has to be exported anew, without what it names or with another opset; where a pass "
+            "made the graph, give that pass the node it names in exclude.",
         ) from error
 
 
@@ -146,6 +148,22 @@ def try_out(model: onnx.ModelProto) -> None:
         for name, (shape, dtype) in graph_inputs(model).items()
     }
     open_session(model).run(None, zeros)
+
+
+def try_beside(made: onnx.ModelProto, given: onnx.ModelProto) -> None:
+    """Run ``made`` once on zeros; what it was made of, ``given``, may not bear zeros either.
+
+    Raises:
+        EngineError: RUNTIME_REFUSED or MODEL_FAILED, of ``made`` alone.
+    """
+    try:
+        try_out(made)
+    except EngineError:
+        try:
+            try_out(given)
+        except EngineError:
+            return  # zeros are no input for this network: nothing is known
+        raise
 
 
 def kernel_counts(model: onnx.ModelProto) -> dict[str, int]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.editing import attributes
+from boardwright.compiler.engine.graph.inspect import require_finite_weights
 from boardwright.compiler.engine.graph.topology import Topology
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def sparsify(
     ``2:4`` keeps instead the 2 largest of every 4 weights along the input channels.
 
     Raises:
-        EngineError: PRUNING_OPTIONS_UNFIT; NOTHING_TO_PRUNE.
+        EngineError: PRUNING_OPTIONS_UNFIT; NOTHING_TO_PRUNE; WEIGHTS_NOT_FINITE.
     """
     import onnx
     from onnx import numpy_helper
@@ -86,6 +87,7 @@ def sparsify(
         raise EngineError(
             "NOTHING_TO_PRUNE", "The graph has no Conv, Gemm or MatMul with float weights of its own."
         )
+    require_finite_weights(sparse)
     threshold = _global_threshold(weights, amount) if scope == "global" else None
     layers, skipped, zeros, total = {}, [], 0, 0
     for name, (tensor, axis) in weights.items():

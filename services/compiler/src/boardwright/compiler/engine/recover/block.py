@@ -117,7 +117,7 @@ class Block:
         spread = _spread(targets[:count])
         before = self._error(states[count:], targets[count:], spread)
         rated = self._rated()
-        if not rated or not self._start.layers:
+        if not rated or not self._start.layers or not spread:  # what never changes cannot be off by much
             return BlockRecord(self._start.layers, before, before, False, "It has nothing to learn.")
         start = [value.detach().clone() for value, _ in rated]
         self._descend(states[:count], targets[:count], spread, rated, updates, batch, generator)

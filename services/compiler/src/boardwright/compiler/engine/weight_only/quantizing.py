@@ -10,9 +10,9 @@ from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.feeds import Feed
 from boardwright.compiler.engine.graph.canonical import fold_gemm_factors
 from boardwright.compiler.engine.graph.editing import copy_of, with_outputs
-from boardwright.compiler.engine.graph.inspect import drop_metadata
+from boardwright.compiler.engine.graph.inspect import drop_metadata, require_finite_weights
 from boardwright.compiler.engine.graph.prepare import name_nodes, raise_opset
-from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.graph.session import open_session, try_beside
 from boardwright.compiler.engine.sqnr import MOST_DB, SqnrMeter
 from boardwright.compiler.engine.weight_only.awq import ScaleSearch, scale_weights
 from boardwright.compiler.engine.weight_only.layers import (
@@ -130,7 +130,9 @@ def quantize_weights(
     Raises:
         QuantizationFailed: NOTHING_TO_QUANTIZE, SAMPLES_MISSING, NODE_UNKNOWN, QUANTIZER_FAILED,
             QUANTIZED_MODEL_REFUSED.
+        EngineError: WEIGHTS_NOT_FINITE.
     """
+    require_finite_weights(model)
     source = copy_of(raise_opset(model))
     name_nodes(source.graph)
     fold_gemm_factors(source.graph)
@@ -155,9 +157,11 @@ def quantize_weights(
     drop_metadata(packed)
     try:
         session = open_session(packed)
+        if not samples:
+            try_beside(packed, source)
     except EngineError as error:
         raise QuantizationFailed(
-            "QUANTIZED_MODEL_REFUSED", f"The graph with packed weights does not load. {error.message}"
+            "QUANTIZED_MODEL_REFUSED", f"The graph with packed weights does not load or run. {error.message}"
         ) from error
     return WeightOnlyModel(
         packed,
