@@ -115,8 +115,8 @@ def _no_vnni() -> Finding:
         "no-vnni",
         "speed",
         0.4,
-        "This CPU has no VNNI: it multiplies 8-bit integers in three instructions, and INT8 gains little "
-        "here.",
+        "This CPU has no VNNI: it multiplies 8-bit integers in three instructions, not one, and INT8 gains "
+        "less here than it could.",
         "Measure on the board that the variant is for.",
     )
 
