@@ -73,9 +73,10 @@ class DirectoryApp:
         )
         try:
             await self._copy_body(receive, writer)
-            await asyncio.to_thread(writer.finish)
-        finally:
+        except BaseException:
             writer.close()
+            raise
+        await asyncio.to_thread(_finish, writer)
 
     async def _copy_body(self, receive: Receive, writer: PartWriter) -> None:
         # Servers hand out bodies in small pieces; a thread is worth its switch from about a mebibyte on.
@@ -122,7 +123,13 @@ class DirectoryApp:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _next_chunk(body: FileRange) -> bytes:
+def _finish(writer: PartWriter) -> None:
+    # Closed by the thread that uses it, which goes on when whoever waits for it is cancelled.
+    with contextlib.closing(writer):
+        writer.finish()
+
+
+async def _next_chunk(body: FileRange) -> bytes | memoryview:
     # Most downloads are of what was just stored; for those a thread would cost more than the reading.
     chunk = body.read_cached()
     return await asyncio.to_thread(body.read) if chunk is None else chunk

@@ -8,6 +8,9 @@ from pathlib import Path
 from boardwright.content.file_errors import store_errors
 from boardwright.content.store import CHUNK_BYTES
 
+# What a socket takes at once costs least: of larger pieces the rest is copied until there is room again.
+_CACHED_BYTES = 512 << 10
+
 
 class FileRange:
     """The bytes of a file from `offset` to `end`; close it after use.
@@ -36,9 +39,9 @@ class FileRange:
         self._at += len(piece)
         return piece
 
-    def read_cached(self) -> bytes | None:
+    def read_cached(self) -> memoryview | None:
         """The next piece if no disk is needed for it, None otherwise (or where the system cannot tell)."""
-        length = min(CHUNK_BYTES, self._end - self._at)
+        length = min(_CACHED_BYTES, self._end - self._at)
         flag = getattr(os, "RWF_NOWAIT", None)
         if flag is None:
             return None
@@ -48,7 +51,7 @@ class FileRange:
         except OSError:  # not in memory, or a file system that does not know; `read` tells of real errors
             return None
         self._at += count
-        return bytes(memoryview(buffer)[:count])
+        return memoryview(buffer)[:count]
 
     def close(self) -> None:
         """Let go of the file."""
