@@ -128,7 +128,7 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="11",
+    version="12",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -163,7 +163,7 @@ QUANTIZE_DYNAMIC = StepKind(
 )
 CONVERT_FLOAT16 = StepKind(
     "compile/convert-float16",
-    version="5",
+    version="6",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.float16 import convert_float16
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.widen import to_float32
@@ -118,3 +119,36 @@ def test_what_a_branch_reads_behind_integers_does_not_end_the_process():
     assert guard.op_type == "LeakyRelu"
     expected, actual = (open_session(graph).run(None, feeds[0])[0] for graph in (model, rounded))
     assert np.allclose(expected, actual, atol=0.1 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("keep_io", [True, False])
+def test_control_flow_over_operators_without_float16_stays_in_float32(keep_io):
+    value = helper.make_tensor_value_info
+    best = [
+        helper.make_node("TopK", ["scores", "count"], ["t", "places"], sorted=1),
+        helper.make_node("Neg", ["scores"], ["e"]),
+    ]
+    branches = [
+        helper.make_graph([node], node.op_type, [], [value(node.output[0], TensorProto.FLOAT, [1, 4])])
+        for node in best
+    ]
+    model = classifier()
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([4], np.int64), "count"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(-1e3, np.float32), "low"))
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["scores"], ["largest"], keepdims=0),
+            helper.make_node("Greater", ["largest", "low"], ["high"]),
+            helper.make_node("If", ["high"], ["logits"], then_branch=branches[0], else_branch=branches[1]),
+        ]
+    )
+    done = convert_float16(model, keep_io=keep_io)
+    (kept,) = (found for found in done.kept if found.rule == "no-kernel")
+    assert "TopK in the branches of If" in kept.reason
+    element = np.float32 if keep_io else np.float16
+    image = np.random.default_rng(2).random((1, 3, SIZE, SIZE), np.float32)
+    expected = open_session(model).run(None, {"image": image})[0]
+    actual = open_session(done.model).run(None, {"image": image.astype(element)})[0]
+    assert actual.dtype == element
+    assert np.allclose(actual, expected, rtol=0.01)

@@ -4,7 +4,7 @@ ONNX Runtime's converter changes the types; what this adds is which nodes must n
 that loads. Float16 holds ±65504 and nothing finer than 6e-8; what leaves that is infinite or zero.
 In float32 stay, each with its reason:
 
-- ``no-kernel``: operators that runtimes have no float16 kernels for;
+- ``no-kernel``: operators that runtimes have no float16 kernels for, and control flow that holds some;
 - ``overflow``, ``underflow``: nodes that read or make tensors beyond those bounds on calibration samples, or
   whose constants are beyond them;
 - ``steep``: exponentials, powers and logarithms, whose results leave the bounds for inputs that do not,
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
-from boardwright.compiler.engine.graph.editing import copy_of, sort_nodes
+from boardwright.compiler.engine.graph.editing import captured, copy_of, sort_nodes, subgraphs
 from boardwright.compiler.engine.graph.inspect import require_finite_weights
 from boardwright.compiler.engine.graph.prepare import prepare_graph
 from boardwright.compiler.engine.graph.session import try_beside
@@ -164,12 +164,36 @@ def _stays_small(node: onnx.NodeProto, ranges: Mapping[str, TensorRange]) -> boo
 def _without_kernels(model: onnx.ModelProto) -> tuple[Exclusion, ...]:
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 
-    nodes = [node for node in model.graph.node if node.op_type in DEFAULT_OP_BLOCK_LIST]
-    if not nodes:
-        return ()
-    kinds = ", ".join(sorted({node.op_type for node in nodes}))
-    reason = f"{kinds}: runtimes have no float16 kernels for these operators."
-    return (Exclusion("no-kernel", tuple(node.name for node in nodes), reason),)
+    without = frozenset(DEFAULT_OP_BLOCK_LIST)
+    found = []
+    nodes = [node for node in model.graph.node if node.op_type in without]
+    if nodes:
+        kinds = ", ".join(sorted({node.op_type for node in nodes}))
+        reason = f"{kinds}: runtimes have no float16 kernels for these operators."
+        found.append(Exclusion("no-kernel", tuple(node.name for node in nodes), reason))
+    held = without & _operators_inside(model.graph.node)
+    if held:
+        flow = [node for node in model.graph.node if any(subgraphs(node))]
+        kinds = ", ".join(sorted({node.op_type for node in flow}))
+        reason = (
+            f"{', '.join(sorted(held))} in the branches of {kinds}: runtimes have no float16 kernels for "
+            "these operators, and what a branch reads has one type for all of it."
+        )
+        names = tuple(node.name for node in (*_handing_in(model), *flow))
+        found.append(Exclusion("no-kernel", names, reason))
+    return tuple(found)
+
+
+def _operators_inside(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Return the operators of all subgraphs of ``nodes``."""
+    inner = [node for outer in nodes for graph in subgraphs(outer) for node in graph.node]
+    return {node.op_type for node in inner} | (_operators_inside(inner) if inner else set())
+
+
+def _handing_in(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the nodes that do nothing but hand a tensor to subgraphs (see ``name_captured``)."""
+    read = {name for node in model.graph.node for name in captured(node)}
+    return [node for node in model.graph.node if node.op_type == "Identity" and node.output[0] in read]
 
 
 def _magnitudes(model: onnx.ModelProto, ranges: Mapping[str, TensorRange]) -> dict[str, float]:
@@ -223,9 +247,19 @@ def _convert(model: onnx.ModelProto, blocked: set[str], keep_io: bool) -> onnx.M
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    given = copy_of(model)
+    # The converter casts behind nodes whose outputs it knows: not those that a branch reads in float32.
+    unknown = {node.output[0] for node in _handing_in(given) if node.name in blocked}
+    known = [value for value in given.graph.value_info if value.name not in unknown]
+    del given.graph.value_info[:]
+    given.graph.value_info.extend(known)
     try:
         converted: onnx.ModelProto = convert_float_to_float16(
-            copy_of(model), keep_io_types=keep_io, op_block_list=[], node_block_list=sorted(blocked)
+            given,
+            keep_io_types=keep_io,
+            op_block_list=[],
+            node_block_list=sorted(blocked),
+            disable_shape_infer=bool(unknown),
         )
         _join_casts(converted.graph)
         sort_nodes(converted.graph)
