@@ -16,6 +16,7 @@ from boardwright.compiler.engine.protect.structure import Subject
 
 _STEPS = 255
 _LARGEST_STEP = math.log(1.25)
+"""The scores of YOLO11n and YOLO26n make steps of 0.5 to 7 %: half of this or twice as much decides alike."""
 _MOST_TOLD = 100.0
 """A factor beyond which none is told: the exponential of a large one is no number."""
 _SCALING = MOVEMENT_OPERATORS | {"Mul", "Div"}
@@ -95,7 +96,7 @@ def _before(subject: Subject, softmax: int) -> tuple[set[int], list[str]]:
 def _scaled(subject: Subject, product: int, between: set[int]) -> str:
     """Return the scores as the softmax takes them, but for its mask: a mask's span is no score's."""
     topology = subject.topology
-    name = subject.nodes[product].output[0]
+    name: str = subject.nodes[product].output[0]
     while True:
         following = [index for index in topology.readers(name) if index in between]
         if len(following) != 1 or subject.nodes[following[0]].op_type not in _SCALING:

@@ -14,6 +14,8 @@ from boardwright.compiler.engine.protect.exclusion import Exclusion
 from boardwright.compiler.engine.protect.structure import SUMS, Subject, around
 
 JOIN_RATIO = 32.0
+"""Anything from 8 to 250 leaves the same nodes out of YOLOv5n, YOLOv8n, YOLO11n and YOLO26n: what drowns
+there differs 250-fold and more."""
 
 _COPIES = frozenset({"Concat", "Where", "ScatterND", "ScatterElements", "Max", "Min"})
 _LARGEST = 3.5e38
