@@ -77,6 +77,14 @@ def test_a_blind_classifier_is_told_beside_its_baseline(classifier):
         found.information.require()
 
 
+def test_a_checkpoint_that_answers_nothing_is_not_blamed_on_a_pass(classifier):
+    blind = blinded(classifier)
+    for baseline in (None, blind):
+        found = evaluate(blind, coloured(), INPUT, CLASSES, baseline=baseline)
+        with pytest.raises(InformationLost, match=r"The checkpoint itself answers so: check the input spec"):
+            found.information.require()
+
+
 def test_one_class_only_is_told_where_the_baseline_varies():
     ours, theirs = InformationMeter("classification"), InformationMeter("classification")
     for number in range(10):

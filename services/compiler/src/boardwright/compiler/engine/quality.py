@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from boardwright.compiler.engine.errors import InformationLost
@@ -15,11 +15,25 @@ CONFIDENT = 0.25
 _CONSTANT_SPREAD = 1e-6
 
 
+_QUANTIZING_TO_BLAME = (
+    "The file would be smaller and useless. Look at the pass's record for the nodes it quantized, exclude "
+    "the tail, or calibrate with samples like those of the field."
+)
+_CHECKPOINT_TO_BLAME = (
+    "The checkpoint itself answers so: check the input spec's scaling and the output spec, and whether it "
+    "was trained."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``lost`` is empty when the outputs carry information, else a sentence that says what is wrong."""
+    """``lost`` is empty when the outputs carry information, else a sentence that says what is wrong.
+
+    ``in_baseline``: the checkpoint's own outputs carry none either, so that no pass is to blame.
+    """
 
     lost: str = ""
+    in_baseline: bool = False
 
     def describe(self) -> dict[str, Any]:
         """Return the verdict as JSON-able values."""
@@ -32,12 +46,8 @@ class Verdict:
             InformationLost: INFORMATION_LOST.
         """
         if self.lost:
-            raise InformationLost(
-                "INFORMATION_LOST",
-                f"{self.lost} The file would be smaller and useless. Look at the pass's record for the "
-                "nodes it "
-                "quantized, exclude the tail, or calibrate with samples like those of the field.",
-            )
+            advice = _CHECKPOINT_TO_BLAME if self.in_baseline else _QUANTIZING_TO_BLAME
+            raise InformationLost("INFORMATION_LOST", f"{self.lost} {advice}")
 
 
 class InformationMeter:
@@ -93,6 +103,12 @@ class InformationMeter:
 
         Without a reference only what no working model does is found. ``objects`` is how many the labels name.
         """
+        found = self._verdict(reference, objects)
+        if found.lost and (reference is None or reference._verdict(None, objects).lost):
+            return replace(found, in_baseline=True)
+        return found
+
+    def _verdict(self, reference: InformationMeter | None, objects: int) -> Verdict:
         if self._not_finite:
             return Verdict(f"{self._not_finite} of {self.samples} answers hold NaN or infinity.")
         if self._task == "classification":
