@@ -152,6 +152,16 @@ async def test_one_callers_burst_waits_for_its_turns_and_others_do_not(tmp_path,
         assert (await busy.GetModel(pb.GetModelRequest(name=NAME))).name == NAME
 
 
+async def test_many_calls_at_once_are_all_answered(tmp_path):
+    async with (
+        served(tmp_path, Servicer()) as (endpoint, tokens),
+        connect(endpoint, token=tokens["viewer"], deadline_seconds=300) as channel,
+    ):
+        stub = registry_pb2_grpc.RegistryStub(channel)
+        calls = [stub.GetModel(pb.GetModelRequest(name=NAME)).code() for _ in range(2000)]
+        assert set(await asyncio.gather(*calls)) == {grpc.StatusCode.OK}
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "reason"),
     [
