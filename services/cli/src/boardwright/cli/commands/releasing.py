@@ -110,9 +110,11 @@ def promote(
         _print_verdicts(answer.verdicts)
         from boardwright.client.references import shorten
 
-        did = "would pass" if dry_run and answer.passed else "would be refused" if dry_run else "holds"
-        shown = shorten(release_) if dry_run else shorten(answer.stage.release)
-        say(f"{shorten(answer.stage.name)} {did}: {shown}" if not dry_run else f"{shown} {did}")
+        if dry_run and not roll_back:
+            say(f"{shorten(release_)} would {'pass' if answer.passed else 'be refused'}")
+        else:
+            holds = "would hold" if dry_run else "holds"
+            say(f"{shorten(answer.stage.name)} {holds}: {shorten(answer.stage.release)}")
     if dry_run and not answer.passed:
         raise typer.Exit(3)
 
