@@ -387,10 +387,16 @@ def test_a_large_feeder_stays_on_integers():
     assert "branch0" not in found.nodes
 
 
-@pytest.mark.parametrize("profile", ["tensorrt", "vx-delegate", "tidl-mma1"])
+@pytest.mark.parametrize("profile", ["vx-delegate", "tidl-mma1"])
 def test_no_answer_leaves_an_accelerator(profile):
     model, feeds = dense_head()
     assert by_rule(protected(model, feeds, PROFILES[profile]), "answer") == []
+
+
+def test_an_accelerator_with_float16_of_its_own_is_not_left():
+    model, feeds = dense_head()
+    (found,) = by_rule(protected(model, feeds, PROFILES["tensorrt"]), "answer")
+    assert found.nodes == ("answer0", "answer1", "answer2")
 
 
 @pytest.mark.parametrize(("profile", "rounded"), [("x86-vnni", False), ("tensorrt", True)])

@@ -28,11 +28,12 @@ _LAYER_WEIGHTS = 0.05
 def find_answers(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set[int]]]:
     """Return last convolutions over cells, then what feeds them, each time the smallest first.
 
-    All together cost next to nothing. CPU kernels alone take part: leaving an accelerator has a price that is
-    not known here.
+    All together cost next to nothing. CPUs take part, and what runs layers in float16 itself: leaving another
+    accelerator has a price that is not known here.
     """
     scheme = subject.scheme
-    if not scheme.per_channel or scheme.activation_symmetric:
+    leaves = not scheme.per_channel or scheme.activation_symmetric
+    if leaves and scheme.float16 != "inside":
         return []
     layers: list[int] = []
     chosen: set[int] = set()
