@@ -3,13 +3,11 @@
     <root>/sha256/ab/abcd…          visible blobs, read-only files
     <root>/staging/<handle>/data    the bytes of an open upload, each part at its place
     <root>/staging/<handle>/part-7  part 7 arrived whole
-    <root>/staging/<handle>/digest  of all of them, if who received them hashed them meanwhile (`arrivals`)
     <root>/staging/new-…            a `put` in progress
 
 How the promises of `store` are kept:
 
 - *Verified before visible*: a blob appears in `sha256/` by link(2), after its file was hashed and synced.
-  Parts are hashed as they arrive, and never change once they are whole (`parts`).
 - *Never overwritten*: link(2) refuses an existing name. An upload's file is sealed (its write bit taken away
   under an exclusive flock) before it is hashed; `parts` looks at that bit under a shared flock before each
   write, so that a request still under way, in whatever process, cannot change what was verified.
@@ -34,7 +32,6 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
-from boardwright.content.arrivals import ArrivalHashes, hashed_on_arrival
 from boardwright.content.digest import Digest, digest_file
 from boardwright.content.durable import sync_folder
 from boardwright.content.errors import (
@@ -84,7 +81,6 @@ class DirectoryStore:
         self._staging = root / "staging"
         self._signing_key = signing_key
         self._public_url = public_url.rstrip("/")
-        self._arrivals = ArrivalHashes(root)
         with store_errors(root):
             self._blobs.mkdir(parents=True, exist_ok=True)
             self._staging.mkdir(exist_ok=True)
@@ -229,11 +225,10 @@ class DirectoryStore:
         data = self._folder(handle) / "data"
         self._seal(handle, size_bytes)
         with store_errors(self._root):
-            # The disk writes while the processor hashes, where that is left to do.
+            # The disk writes while the processor hashes.
             with data.open("rb") as file, ThreadPoolExecutor(1) as executor:
                 syncing = executor.submit(os.fsync, file.fileno())
-                if (found := hashed_on_arrival(data.parent)) != digest:
-                    found = digest_file(data)
+                found = digest_file(data)
                 syncing.result()
             if found != digest:
                 self.abort_upload(handle)
@@ -316,7 +311,7 @@ class DirectoryStore:
             InvalidContent: there is no such part.
         """
         plan = self.upload_plan(handle)
-        return PartWriter(self._root, self._folder(handle), plan, number, self._arrivals)
+        return PartWriter(self._root, self._folder(handle), number, plan.offset(number), plan.length(number))
 
     # -- inside ----------------------------------------------------------------------------------------
 

@@ -73,10 +73,9 @@ class DirectoryApp:
         )
         try:
             await self._copy_body(receive, writer)
-        except BaseException:
+            await asyncio.to_thread(writer.finish)
+        finally:
             writer.close()
-            raise
-        await asyncio.to_thread(_finish, writer)
 
     async def _copy_body(self, receive: Receive, writer: PartWriter) -> None:
         # Servers hand out bodies in small pieces; a thread is worth its switch from about a mebibyte on.
@@ -121,12 +120,6 @@ class DirectoryApp:
             except ContentError as error:
                 raise RuntimeError(f"a download broke off: {error}") from error
         await send({"type": "http.response.body", "body": b""})
-
-
-def _finish(writer: PartWriter) -> None:
-    # Closed by the thread that uses it, which goes on when whoever waits for it is cancelled.
-    with contextlib.closing(writer):
-        writer.finish()
 
 
 async def _next_chunk(body: FileRange) -> bytes | memoryview:
