@@ -113,8 +113,8 @@ bench-transfer: $(VENV)/.installed-test ## Push and pull of 200 MB beside plain 
 bench-optimize: $(VENV)/.installed-test ## The selector on MobileNetV1, first and again; needs ../shared/data
 	$(BIN)/python bench/optimize.py
 
-bench-compression: $(VENV)/.installed-test ## INT8 accuracy, latency, the costs of calibrating and of finding a cause, beside ONNX Runtime; NNCF=its-environment/bin/python adds NNCF; needs ../shared/data, or CHECKPOINT=… DATASET=…
-	$(BIN)/python services/compiler/bench/compression.py $(if $(NNCF),--nncf '$(NNCF)') \
+bench-compression: $(VENV)/.installed-test ## INT8 accuracy, latency, the costs of calibrating and of finding a cause, beside ONNX Runtime; NNCF=its-environment/bin/python adds NNCF; PROFILE=x86 for CPUs without VNNI; needs ../shared/data, or CHECKPOINT=… DATASET=…
+	$(BIN)/python services/compiler/bench/compression.py $(if $(NNCF),--nncf '$(NNCF)') $(if $(PROFILE),--profile '$(PROFILE)') \
 	    $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(DATASET),--dataset '$(DATASET)') \
 	    $(if $(EVALUATION),--evaluation-dataset '$(EVALUATION)') $(if $(INPUT_SPEC),--input-spec '$(INPUT_SPEC)')
 ifndef CHECKPOINT

@@ -1,7 +1,7 @@
 """The default recipe's INT8 beside ONNX Runtime's and NNCF's own, on the same images in the same run.
 
     python services/compiler/bench/compression.py [--nncf PYTHON] [--data FOLDER] [--calibration N]
-        [--evaluation N] [--json FILE] [mobilenet|yolov5n]...
+        [--evaluation N] [--profile NAME] [--json FILE] [mobilenet|yolov5n]...
     python services/compiler/bench/compression.py [--nncf PYTHON] --checkpoint FILE --dataset FOLDER
         [--evaluation-dataset FOLDER] [--input-spec FILE]
 
@@ -51,9 +51,15 @@ class Bench:
     """One model with its images as tensors on disk, and what FP32 answers."""
 
     def __init__(
-        self, case: Case, data: Path, calibration: int, evaluation: int | None, folder: Path
+        self,
+        case: Case,
+        data: Path,
+        calibration: int,
+        evaluation: int | None,
+        folder: Path,
+        profile: str = "x86-vnni",
     ) -> None:
-        self.folder = folder
+        self.folder, self.profile = folder, profile
         self.file = data / "models" / case.file
         self.imported: ImportedModel = import_checkpoint(self.file, Declared(input_spec=case.spec))
         self.spec = self.imported.input_spec
@@ -152,7 +158,7 @@ def own_case(checkpoint: Path, calibration: Path, evaluation: Path | None, input
 
 def ours(bench: Bench) -> onnx.ModelProto:
     """The default recipe: observe, recover, quantize."""
-    scheme = scheme_for("x86-vnni")
+    scheme = scheme_for(bench.profile)
     record = observe(prepare_graph(bench.imported.model), bench.feeds())
     specs = bench.spec, bench.imported.output_spec
     found = recover(bench.imported.model, bench.feeds, scheme, RecoverOptions(), record=record, specs=specs)
@@ -249,6 +255,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--calibration", type=int, default=100)
     parser.add_argument("--evaluation", type=int)
+    parser.add_argument("--profile", default="x86-vnni", help="the board's quantization profile: %(default)s")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--checkpoint", type=Path, help="a model of yours instead of the cases")
     parser.add_argument("--dataset", type=Path, help="its images")
@@ -269,7 +276,8 @@ def main() -> int:
     everything = {}
     for name, case in cases.items():
         with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(case, options.data, options.calibration, options.evaluation, Path(folder))
+            given = options.data, options.calibration, options.evaluation, Path(folder)
+            bench = Bench(case, *given, options.profile)
             results = measure(bench, options.nncf)
             sys.stdout.write(table(name, results) + "\n")
             everything[name] = {
