@@ -76,7 +76,7 @@ IMPORT = StepKind(
 )
 OBSERVE = StepKind(
     "compile/observe",
-    version="6",
+    version="7",
     determinism=Determinism.PURE,
     defaults={
         "method": "min-max",
@@ -150,7 +150,7 @@ PROTECT = StepKind(
 )  # fmt: skip
 QUANTIZE_DYNAMIC = StepKind(
     "compile/quantize-dynamic",
-    version="6",
+    version="7",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",

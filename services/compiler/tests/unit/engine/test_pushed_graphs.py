@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from boardwright.compiler.engine.dynamic import quantize_dynamic
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.float16 import convert_float16
 from boardwright.compiler.engine.graph.prepare import prepare_graph
@@ -17,7 +18,8 @@ from boardwright.compiler.engine.graph.widen import to_float32
 from boardwright.compiler.engine.importing import Declared, ImportedModel, import_checkpoint
 from boardwright.compiler.engine.observe import observe
 from boardwright.compiler.engine.protect import excluded_names, protect
-from boardwright.compiler.engine.quantize import insert_quantization
+from boardwright.compiler.engine.quantize import insert_quantization, quantize
+from boardwright.compiler.engine.recover import recover
 from boardwright.compiler.engine.scheme import PROFILES
 from boardwright.model import InputSpec
 
@@ -152,3 +154,38 @@ def test_control_flow_over_operators_without_float16_stays_in_float32(keep_io):
     actual = open_session(done.model).run(None, {"image": image.astype(element)})[0]
     assert actual.dtype == element
     assert np.allclose(actual, expected, rtol=0.01)
+
+
+def test_a_graph_quantized_at_run_time_is_told_from_one_without_layers():
+    """It holds neither QuantizeLinear nor DequantizeLinear."""
+    scheme = PROFILES["x86-vnni"]
+    pushed = quantize_dynamic(classifier(), scheme, convolutions=True).model
+    assert {"ConvInteger", "MatMulInteger"} <= {node.op_type for node in pushed.graph.node}
+    feeds = [{"image": np.zeros((1, 3, SIZE, SIZE), np.float32)}]
+    for run in (
+        lambda: quantize(pushed, feeds, scheme),
+        lambda: recover(pushed, lambda: feeds, scheme),
+        lambda: quantize_dynamic(pushed, scheme),
+        lambda: convert_float16(pushed),
+    ):
+        with pytest.raises(EngineError, match="recipe baseline") as caught:
+            run()
+        assert caught.value.reason == "ALREADY_QUANTIZED"
+
+
+def test_the_attention_of_newer_opsets_stays_beside_integer_layers():
+    rng = np.random.default_rng(3)
+    weights = {name: rng.normal(size=(8, 8)).astype(np.float32) for name in ("q", "k", "v", "o")}
+    nodes = [helper.make_node("MatMul", ["tokens", name], [f"{name}_made"]) for name in "qkv"]
+    made = ["q_made", "k_made", "v_made"]
+    nodes.append(helper.make_node("Attention", made, ["mixed"], q_num_heads=2, kv_num_heads=2))
+    nodes.append(helper.make_node("MatMul", ["mixed", "o"], ["answer"]))
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        [helper.make_tensor_value_info("tokens", TensorProto.FLOAT, [1, 4, 8])],
+        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, [1, 4, 8])],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
+    assert quantize_dynamic(model, PROFILES["x86-vnni"]).layers == {"MatMul": 4}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.feeds import Feed
 from boardwright.compiler.engine.graph.constant_channels import drop_constant_channels
+from boardwright.compiler.engine.graph.prepare import require_floats
 from boardwright.compiler.engine.observe import CalibrationRecord, float_activations, observe
 from boardwright.compiler.engine.protect import Exclusion, excluded_names, protect
 from boardwright.compiler.engine.protect.exclusion import requested_exclusion
@@ -51,8 +52,9 @@ def calibrate(
 
     Raises:
         DatasetUnfit, EngineError: see ``observe``; RECORD_UNFIT.
-        QuantizationFailed: NODE_UNKNOWN.
+        QuantizationFailed: ALREADY_QUANTIZED, NODE_UNKNOWN.
     """
+    require_floats(prepared)
     if record is None:
         record = observe(prepared, feeds, threads=threads, on_sample=on_sample)
     record.require(float_activations(prepared))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.editing import sort_nodes
 from boardwright.compiler.engine.graph.inspect import drop_metadata, require_finite_weights
-from boardwright.compiler.engine.graph.prepare import prepare_graph
-from boardwright.compiler.engine.graph.session import CONVERSIONS, INTEGER_KERNELS, kernel_counts, try_beside
+from boardwright.compiler.engine.graph.prepare import prepare_graph, require_floats
+from boardwright.compiler.engine.graph.session import kernel_counts, try_beside
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
@@ -71,13 +71,16 @@ def quantize_dynamic(
             "powers of two. Use the pass quantize.",
         )
     prepared = prepare_graph(model)
-    if any(node.op_type in CONVERSIONS | INTEGER_KERNELS for node in prepared.graph.node):
-        raise QuantizationFailed(
-            "ALREADY_QUANTIZED", "The graph holds integers already: start from the float32 checkpoint."
-        )
+    require_floats(prepared)
     require_finite_weights(prepared)
     operators = (*_MATRICES, "Conv") if convolutions else _MATRICES
     left_out = set(exclude)
+    # Since opset 23 ONNX has an Attention too, without weights: the quantizer takes it for the runtime's own.
+    left_out |= {
+        node.name
+        for node in prepared.graph.node
+        if node.op_type == "Attention" and node.domain != "com.microsoft"
+    }
     topology = Topology(prepared.graph)
     candidates = [
         node

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.editing import captured, copy_of, sort_nodes, subgraphs
 from boardwright.compiler.engine.graph.inspect import require_finite_weights
-from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.graph.prepare import prepare_graph, require_floats
 from boardwright.compiler.engine.graph.session import try_beside
 from boardwright.compiler.engine.graph.topology import MOVEMENT_OPERATORS
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
@@ -53,7 +53,6 @@ _SUMS = frozenset(
 )  # fmt: skip
 _NOT_WORTH = MOVEMENT_OPERATORS | {"Concat", "Shape", "Constant"}
 """What computes nothing: a graph in which only such nodes are left to convert gains nothing."""
-_INTEGER = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +119,7 @@ def convert_float16(
 def _check(model: onnx.ModelProto) -> None:
     import onnx
 
-    if any(node.op_type in _INTEGER for node in model.graph.node):
-        raise QuantizationFailed(
-            "ALREADY_QUANTIZED", "The graph holds integers already: start from the float32 checkpoint."
-        )
+    require_floats(model)
     floats = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1]
     if not floats:
         raise QuantizationFailed("NOTHING_TO_CONVERT", "The graph has no weights in float32.")

@@ -15,7 +15,7 @@ from boardwright.compiler.engine.errors import EngineError, QuantizationFailed
 from boardwright.compiler.engine.graph.editing import attributes, copy_of, sort_nodes
 from boardwright.compiler.engine.graph.inspect import drop_metadata
 from boardwright.compiler.engine.graph.layers import LayerForm, layer_form
-from boardwright.compiler.engine.graph.prepare import prepare_graph
+from boardwright.compiler.engine.graph.prepare import prepare_graph, require_floats
 from boardwright.compiler.engine.graph.session import kernel_counts, try_out
 from boardwright.compiler.engine.graph.topology import WEIGHTED_OPERATORS, Topology
 from boardwright.compiler.engine.grid import weight_steps
@@ -306,13 +306,8 @@ def _of_pairs(
 
 
 def _check_quantizable(model: onnx.ModelProto) -> None:
-    topology = Topology(model.graph)
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in topology.nodes):
-        raise QuantizationFailed(
-            "ALREADY_QUANTIZED",
-            "The graph holds QuantizeLinear nodes already: start from the float32 checkpoint.",
-        )
-    if not topology.layers:
+    require_floats(model)
+    if not Topology(model.graph).layers:
         raise QuantizationFailed(
             "NOTHING_TO_QUANTIZE",
             "The graph has no Conv, Gemm or MatMul with constant weights in float32: there is nothing to "

@@ -28,7 +28,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
 
     Outputs: ``calibration-record.json``, and a file for each toolchain in ``exports``.
     """
-    from boardwright.compiler.engine.graph.prepare import prepare_graph
+    from boardwright.compiler.engine.graph.prepare import prepare_graph, require_floats
     from boardwright.compiler.engine.observe import observe
     from boardwright.compiler.engine.observe.exporters import export
 
@@ -36,8 +36,10 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
     with clear_failures():
         model, input_spec, _ = read_model(request)
         feeds = Feeds(open_dataset(request, CALIBRATION), model, input_spec, parameters["samples"])
+        prepared = prepare_graph(model)
+        require_floats(prepared)
         record = observe(
-            prepare_graph(model),
+            prepared,
             feeds,
             method=parameters["method"],
             sampling=parameters["sampling"],

@@ -15,7 +15,7 @@ from boardwright.compiler.engine.graph.canonical import (
 )
 from boardwright.compiler.engine.graph.editing import copy_of, with_outputs
 from boardwright.compiler.engine.graph.leftovers import drop_leftovers
-from boardwright.compiler.engine.graph.session import open_session
+from boardwright.compiler.engine.graph.session import CONVERSIONS, INTEGER_KERNELS, open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -88,6 +88,22 @@ def prepare_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     fold_affine(prepared.graph)
     name_nodes(prepared.graph)
     return infer_types(prepared)
+
+
+def require_floats(model: onnx.ModelProto) -> None:
+    """Refuse a graph that somebody quantized before.
+
+    Raises:
+        QuantizationFailed: ALREADY_QUANTIZED.
+    """
+    rounded = CONVERSIONS | INTEGER_KERNELS
+    found = next((node.op_type for node in model.graph.node if node.op_type in rounded), None)
+    if found is not None:
+        raise QuantizationFailed(
+            "ALREADY_QUANTIZED",
+            f"The graph holds integers already (operator {found}): start from the float32 checkpoint. As it "
+            "is it can be judged and built, by recipe baseline.",
+        )
 
 
 def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
