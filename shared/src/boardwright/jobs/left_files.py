@@ -77,7 +77,7 @@ def read_result(path: Path) -> LeftResult | None:
     if len(written) > _MAX_RESULT_BYTES:
         raise StepError(
             "RESULT_TOO_LARGE",
-            f"the step's values exceed {_MAX_RESULT_BYTES >> 20} MiB: what is long belongs in an output file.",
+            f"the step's values exceed {_MAX_RESULT_BYTES >> 20} MiB: long ones belong in an output file.",
         )
     try:
         document = json.loads(written, parse_constant=_refuse_constant)
