@@ -338,6 +338,7 @@ class JobService:
         for job in moved:
             if jobs.announce(tx, job):
                 self._owner.record(tx, job)
-        tx.after_commit(self._changed.notify)
-        tx.after_commit(self._moved.notify)
+        if moved:  # who looks in vain must not wake itself, and everybody else, to look again
+            tx.after_commit(self._changed.notify)
+            tx.after_commit(self._moved.notify)
         return moved

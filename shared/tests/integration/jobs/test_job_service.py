@@ -355,6 +355,38 @@ async def test_a_waiting_lease_gets_a_new_step_at_once(service: JobService) -> N
     assert await service.lease(WORKER, wait_seconds=0.01) is None
 
 
+def counted_looks(monkeypatch: pytest.MonkeyPatch) -> list[Offer]:
+    """Whoever looks for a step from now on; nobody looks again without being woken."""
+    looks = []
+
+    def look(tx: Transaction, offer: Offer, now_us: int) -> bool:
+        looks.append(offer)
+        return may_lease(tx, offer, now_us)
+
+    monkeypatch.setattr("boardwright.jobs.service.leases.may_lease", look)
+    monkeypatch.setattr("boardwright.jobs.service._LOOK_AGAIN_SECONDS", 600.0)
+    return looks
+
+
+async def test_a_step_that_another_worker_runs_already_is_waited_for_without_looking_again_and_again(
+    service: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.create(new_job(step("import")))
+    held = await lease(service)
+    same = await service.create(new_job(step("import")))
+    looks = counted_looks(monkeypatch)
+    waiting = asyncio.ensure_future(service.lease(Offer("worker-2"), wait_seconds=600))
+    while not looks:
+        await asyncio.sleep(0.01)
+    for done in range(5):
+        await service.heartbeat(held.job, "import", held.fence, StepProgress(done, 5, "tracing"))
+    await service.complete(held.job, "import", held.fence, outcome())
+    assert (await service.get(same.name)).step("import").cached
+    await service.create(new_job(step("import", parameters={"step": "another"})))
+    assert await waiting is not None
+    assert len(looks) <= 3  # at first, once it was completed, once there was another
+
+
 async def test_an_idle_worker_writes_nothing_and_is_not_woken_by_progress(
     service: JobService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,14 +397,7 @@ async def test_an_idle_worker_writes_nothing_and_is_not_woken_by_progress(
     with monkeypatch.context() as patch:
         patch.setattr(service._database, "write", None)
         assert await service.lease(WORKER) is None
-    looks = []
-
-    def look(tx: Transaction, offer: Offer, now_us: int) -> bool:
-        looks.append(offer)
-        return may_lease(tx, offer, now_us)
-
-    monkeypatch.setattr("boardwright.jobs.service.leases.may_lease", look)
-    monkeypatch.setattr("boardwright.jobs.service._LOOK_AGAIN_SECONDS", 600.0)
+    looks = counted_looks(monkeypatch)
     waiting = asyncio.ensure_future(service.lease(WORKER, wait_seconds=600))
     while not looks:
         await asyncio.sleep(0.01)
