@@ -328,7 +328,7 @@ PRUNE = StepKind(
 )
 ABLATE = StepKind(
     "compile/ablate",
-    version="2",
+    version="3",
     determinism=Determinism.OBSERVED,
     defaults={"experiments": {}, "runs": 30},
     requires=Requirements(memory_bytes=4 * GIB, time_limit_seconds=1800),

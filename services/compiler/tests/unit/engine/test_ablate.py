@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,16 @@ def test_factors_that_add_up_or_help_are_told_so(experiments):
         joint = Experiment(both.name, both.model, both.factors, {"top1": together})
         assert words in ablate(baseline, [static, packed, joint], feed, runs=5).interactions[0]
     assert ablate(baseline, [static, both], feed, runs=5).interactions == ()
+
+
+def test_figures_taken_otherwise_name_no_interaction_and_are_told(experiments):
+    baseline, (static, packed, both), feed = experiments
+    base, one, joint = (replace(found, judged="200 samples") for found in (baseline, static, both))
+    merged = replace(packed, judged="200 samples, 4 views of each merged")
+    found = ablate(base, [one, merged, joint], feed, runs=5)
+    assert found.interactions == ()
+    (note,) = found.notes
+    assert note.startswith("packed was judged on 200 samples, 4 views of each merged, the baseline on 200 ")
 
 
 def test_without_a_metric_there_is_nothing_to_compare(experiments):

@@ -28,7 +28,8 @@ _TELLING_POINTS = 0.5
 class Experiment:
     """One Variant to compare: its graph, the factors in it (none for the baseline), and its evaluation.
 
-    ``accuracy`` and ``parity`` are fractions of 1 by metric, as the pass ``evaluate`` gives them.
+    ``accuracy`` and ``parity`` are fractions of 1 by metric, as the pass ``evaluate`` gives them; ``judged``
+    says how it took them ("200 samples, 4 views of each"), where that may differ.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Experiment:
     factors: tuple[str, ...] = ()
     accuracy: Mapping[str, float] = field(default_factory=dict)
     parity: Mapping[str, float] = field(default_factory=dict)
+    judged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Row:
     macs: int
     latency: Latency
     ratio: float
+    judged: str = ""
 
     def describe(self) -> dict[str, Any]:
         """Return the line as JSON-able values."""
@@ -71,16 +74,18 @@ class Row:
             "latency_ms": self.latency.p50_ms,
             "p95_ms": self.latency.p95_ms,
             "latency_ratio": self.ratio,
+            "judged": self.judged,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """The table, the baseline first, and the interactions in sentences."""
+    """The table, the baseline first; interactions in sentences; ``notes`` on what is not comparable."""
 
     metric: str
     rows: tuple[Row, ...]
     interactions: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """Return the ablation as JSON-able values."""
@@ -88,6 +93,7 @@ class Ablation:
             "metric": self.metric,
             "rows": [row.describe() for row in self.rows],
             "interactions": list(self.interactions),
+            "notes": list(self.notes),
         }
 
 
@@ -117,7 +123,7 @@ def ablate(
         # The baseline beside itself differs by noise alone, which is no gain.
         rows.append(_row(experiment, before if number else after, after))
         on_experiment(number + 1)
-    return Ablation(metric, tuple(rows), _interactions(rows, metric))
+    return Ablation(metric, tuple(rows), _interactions(rows, metric), _notes(rows))
 
 
 def _row(experiment: Experiment, before: Latency, after: Latency) -> Row:
@@ -136,6 +142,18 @@ def _row(experiment: Experiment, before: Latency, after: Latency) -> Row:
         costs.macs,
         after,
         after.p50_ms / before.p50_ms if before.p50_ms else 1.0,
+        experiment.judged,
+    )
+
+
+def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Name the rows whose figures were not taken as the baseline's were."""
+    return tuple(
+        f"{row.name} was judged on {row.judged or 'something else'}, the baseline on "
+        f"{rows[0].judged or 'something else'}: its figures show that as well, and no interaction is named. "
+        "Evaluate both alike."
+        for row in rows[1:]
+        if row.judged != rows[0].judged
     )
 
 
@@ -160,6 +178,8 @@ def _interactions(rows: Sequence[Row], metric: str) -> tuple[str, ...]:
     for row in rows:
         singles = [alone[factor] for factor in row.factors if factor in alone]
         if base is None or len(row.factors) < 2 or len(singles) != len(row.factors):
+            continue
+        if any(one.judged != rows[0].judged for one in (row, *singles)):
             continue
         changes = [single.accuracy.get(metric) for single in singles]
         together = row.accuracy.get(metric)

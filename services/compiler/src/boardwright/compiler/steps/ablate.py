@@ -44,7 +44,7 @@ def run(request: StepRequest, progress: Progress) -> StepResult:
             on_experiment=lambda count: progress(count, total, "comparing"),
         )
     described = {**found.describe(), "host": host_values()}
-    return StepResult({ABLATION: write_json(request, ABLATION, described)}, described)
+    return StepResult({ABLATION: write_json(request, ABLATION, described)}, described, found.notes)
 
 
 def _experiment(request: StepRequest, variant: str, factors: tuple[str, ...]) -> Experiment:
@@ -55,4 +55,12 @@ def _experiment(request: StepRequest, variant: str, factors: tuple[str, ...]) ->
         factors,
         evaluation.get("accuracy") or {},
         evaluation.get("parity") or {},
+        _judged(evaluation),
     )
+
+
+def _judged(evaluation: dict[str, Any]) -> str:
+    """Return in words how an ``evaluation.json`` was made: figures of others are no measure of a factor."""
+    views = (evaluation.get("augmentation") or {}).get("views") or []
+    merged = f", {len(views)} views of each merged" if views else ""
+    return f"{evaluation.get('samples', 0)} samples{merged}"
