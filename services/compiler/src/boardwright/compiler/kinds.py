@@ -107,7 +107,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="12",
+    version="13",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
+from boardwright.compiler.engine.graph.editing import with_values
+from boardwright.compiler.engine.observe import observe
 from boardwright.compiler.engine.recover import RecoverOptions, recover
-from boardwright.compiler.engine.recover.boxes import distance
+from boardwright.compiler.engine.recover.boxes import BoxJudge, distance
 from boardwright.compiler.engine.scheme import PROFILES
 from boardwright.model import Detections, InputSpec, ModelError, OutputSpec
 
@@ -53,6 +57,12 @@ def test_what_differs_counts_by_its_score(found, error):
     assert distance(boxes((BOX, 0.9, 1)), found) == pytest.approx(error, abs=1e-6)
 
 
+@pytest.mark.parametrize("near", [FAR, (27.0, 10.0, 47.0, 30.0)])
+def test_a_missed_box_takes_no_other_s_place(near):
+    expected, found = boxes((near, 0.9, 1), (BOX, 0.8, 1)), boxes((BOX, 0.8, 1))
+    assert distance(expected, found) == distance(found, expected) == pytest.approx(0.81, abs=1e-6)
+
+
 def test_two_boxes_of_one_object_are_not_both_right():
     twice = boxes((BOX, 0.9, 1), ((10, 10, 30, 29), 0.8, 1))
     assert distance(boxes((BOX, 0.9, 1)), twice) == pytest.approx(0.64, abs=1e-6)
@@ -90,14 +100,31 @@ def detector(objectness):
     return model, [{"image": random.random((1, 3, 16, 16), dtype=np.float32)} for _ in range(6)]
 
 
-@pytest.mark.parametrize(("objectness", "judged_by"), [(2.0, "boxes"), (-20.0, "outputs")])
-def test_a_detector_is_judged_by_its_boxes_where_it_sees_any(objectness, judged_by):
+@pytest.mark.parametrize(
+    ("objectness", "judged_by", "count"), [(2.0, "boxes", 6), (-2.8, "outputs", 2), (-20.0, "outputs", 2)]
+)
+def test_a_detector_is_judged_by_its_boxes_where_it_sees_more_than_faint_ones(objectness, judged_by, count):
     model, feeds = detector(objectness)
     options = RecoverOptions(samples=4, held_out=2)
     found = recover(model, lambda: feeds, PROFILES["x86-vnni"], options, specs=SPECS)
     assert json.loads(json.dumps(found.describe()))["judged_by"] == found.judged_by == judged_by
+    assert found.held_out == count, "where nothing is learnt, no image is held back from judging boxes"
     assert 0 <= found.error_after <= found.error_before < 1
     assert recover(model, lambda: feeds, PROFILES["x86-vnni"], options).judged_by == "outputs"
+
+
+def test_scores_that_are_no_numbers_are_infinitely_wrong_and_the_record_stays_json():
+    model, feeds = detector(2.0)
+    scheme = PROFILES["x86-vnni"]
+    record = observe(model, feeds)
+    head = {node.name for node in model.graph.node} - {"first", "relu"}  # rounded, a NaN would become 0
+    judge = BoxJudge(model, lambda: feeds, scheme, head, SPECS)
+    assert judge.error(model, record) < 1
+    bias = onnx.numpy_helper.to_array(next(found for found in model.graph.initializer if found.name == "c"))
+    broken = with_values(model, {"c": np.where(np.arange(8) == 7, np.float32("nan"), bias)})
+    assert judge.error(broken, record) == math.inf
+    found = replace(recover(model, lambda: feeds, scheme, record=record), error_before=math.inf)
+    assert json.loads(json.dumps(found.describe(), allow_nan=False))["error_before"] is None
 
 
 def test_an_output_spec_of_another_graph_is_refused():

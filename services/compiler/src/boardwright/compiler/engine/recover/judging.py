@@ -35,6 +35,7 @@ class Judge:
         threads: int = 0,
     ) -> None:
         topology = Topology(model.graph)
+        self.count = len(samples)
         self._samples, self._scheme, self._excluded, self._threads = samples, scheme, excluded, threads
         self._tensors = last_outputs(topology)
         self._functions = {name: function_behind(topology, name) for name in self._tensors}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -88,15 +89,10 @@ class MethodRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON-able values; an error that is not finite is null."""
-        import math
-
-        def number(value: float) -> float | None:
-            return float(f"{value:.4g}") if math.isfinite(value) else None
-
         return {
             "method": self.method,
-            "error_before": number(self.before),
-            "error_after": number(self.after),
+            "error_before": _number(self.before),
+            "error_after": _number(self.after),
             "applied": self.applied,
             "reason": self.reason,
             **self.details,
@@ -108,8 +104,8 @@ class Recovery:
     """``model`` is the prepared graph with recovered weights; ``record`` has the ranges that belong to it.
 
     ``error_before`` is the error of plain rounding on the samples that judge, ``error_after`` that of the
-    result. ``judged_by`` tells of what: of ``boxes``, see ``BoxJudge``, or of ``outputs``, noise relative to
-    the signal, mean over the last layers' outputs.
+    result; ``held_out`` is how many judge. ``judged_by`` tells of what: of ``boxes``, see ``BoxJudge``, or of
+    ``outputs``, noise relative to the signal, mean over the last layers' outputs.
     """
 
     model: onnx.ModelProto
@@ -134,13 +130,13 @@ class Recovery:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return the pass's record as JSON-able values."""
+        """Return the pass's record as JSON-able values; an error that is not finite is null."""
         return {
             "samples": self.samples,
             "held_out": self.held_out,
             "judged_by": self.judged_by,
-            "error_before": float(f"{self.error_before:.4g}"),
-            "error_after": float(f"{self.error_after:.4g}"),
+            "error_before": _number(self.error_before),
+            "error_after": _number(self.error_after),
             "methods": [found.to_json() for found in self.methods],
         }
 
@@ -182,7 +178,7 @@ def recover(
             attempt.run(name)
     return Recovery(
         attempt.model, attempt.record, start.exclusions, tuple(attempt.told), attempt.first, attempt.error,
-        len(samples), len(held_out), attempt.judged_by,
+        len(samples), attempt.held_out, attempt.judged_by,
     )  # fmt: skip
 
 
@@ -207,6 +203,7 @@ class _Attempt:
         self._on_progress = on_progress
         self._dense = has_dense_head(Subject(start.model, start.record.ranges, scheme))
         self._judge, self.judged_by = self._judge_of(specs)
+        self.held_out = self._judge.count
         self.error = self.first = self._judge.error(start.model, start.record)
         self.told: list[MethodRecord] = []
 
@@ -215,7 +212,7 @@ class _Attempt:
         if specs is not None and specs[1].task == "detection":
             judging = (lambda: self._held_out) if self._learns else self._feeds
             boxes = BoxJudge(self.model, judging, *given, specs, self._options.threads)
-            if boxes.found_anything:
+            if boxes.can_tell:
                 return boxes, "boxes"
         return Judge(self.model, self._held_out, *given, self._options.threads), "outputs"
 
@@ -325,6 +322,10 @@ class _Attempt:
         return model, self.record, sum(layer.applied for layer in layers), {
             "layers": [layer.to_json() for layer in layers]
         }  # fmt: skip
+
+
+def _number(error: float) -> float | None:
+    return float(f"{error:.4g}") if math.isfinite(error) else None
 
 
 def _divide(feeds: Iterable[Feed], options: RecoverOptions) -> tuple[list[Feed], list[Feed]]:
