@@ -1,4 +1,4 @@
-"""How many calls of one caller a service works on at a time: slow ones leave threads and connections to others.
+"""How many calls of one caller a service works on at a time: slow ones leave threads and connections free.
 
 More of a caller's calls wait for a turn, in their order; whoever has far too many waiting is refused.
 Workers and services act for everybody and wait for one another's answers: they are not bounded, but what a
@@ -15,9 +15,10 @@ from boardwright.rpc.auth import Principal
 from boardwright.rpc.errors import ResourceExhausted
 
 AT_A_TIME = 32
-"""A caller gets no more answers a second with more of them. It does not order what comes before: gRPC takes up
-calls one by one as they arrive, so a burst of short ones is answered before what was sent after it (measured:
-with 600 calls of one caller always under way, another's call waits for 600 answers, whatever stands here)."""
+"""A caller gets no more answers a second with more of them. It does not order what comes before: gRPC takes
+up calls one by one as they arrive, so a burst of short ones is answered before what was sent after it. With
+600 calls of one caller always under way, another's waited for 600 answers, whatever stands here (measured).
+"""
 MOST_WAITING = 2000
 
 
