@@ -50,6 +50,13 @@ def test_answers_become_errors(status: int, body: object, kind: type[Exception],
     assert type(error) is kind and error.reason == reason and error.message.startswith("the report: ")
 
 
+def test_an_answer_that_is_nested_too_deeply_is_an_outage() -> None:
+    answer = Answer(502, {}, b"[" * 200_000)
+    assert problem(answer, "the report").reason == "HTTP_502"
+    with pytest.raises(Unavailable, match="is not JSON"):
+        answer.json()
+
+
 def test_a_server_clock_that_makes_no_sense_is_ignored() -> None:
     clock = ServerClock()
     for text in (None, "", "yesterday", "Sat, 99 Nov 2026 00:00:00 GMT"):

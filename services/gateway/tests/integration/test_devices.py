@@ -74,8 +74,8 @@ async def test_enrolment_passes_every_field(gateway: Any) -> None:
     assert seen[0].public_key == b"k" * 32
     assert list(seen[0].host.cpu_features) == ["avx2"]
     assert "date" in answer.headers
-    answer = await gateway.http.post("/device/v1/enroll", content=b"[]")
-    assert answer.status_code == 400
+    for odd in (b"[]", b"[" * 200_000, b'{"host": ' * 20_000):
+        assert (await gateway.http.post("/device/v1/enroll", content=odd)).status_code == 400
 
 
 async def test_a_report_s_body_passes_byte_for_byte(gateway: Any) -> None:

@@ -57,7 +57,7 @@ class Answer:
         """
         try:
             document = json.loads(self.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unavailable(
                 "SERVER_ERROR", "the server's answer is not JSON: is --server a gateway?"
             ) from error
@@ -166,7 +166,7 @@ def problem(answer: Answer, doing: str) -> AgentError:
     try:
         document = json.loads(answer.body)
         reason, detail = str(document["reason"]), str(document.get("detail") or document.get("title") or "")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         reason, detail = f"HTTP_{answer.status}", f"the server answered with HTTP {answer.status}"
     text = f"{doing}: {detail}"
     if answer.status >= 500 or answer.status == 429:

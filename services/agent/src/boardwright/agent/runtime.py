@@ -58,7 +58,7 @@ def _settings(folder: Path, bundle: Bundle) -> Mapping[str, Any]:
         return {}
     try:
         document = json.loads((folder / file.name).read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused("BUNDLE_INVALID", f"{file.name} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise Refused("BUNDLE_INVALID", f"{file.name} is not a JSON object")

@@ -63,7 +63,7 @@ def device_routes(connections: Connections, service_token: str) -> APIRouter:
             if not isinstance(document, dict):
                 raise ValueError("it is no JSON object")
             json_format.ParseDict(document, message)
-        except (ValueError, TypeError, AttributeError, json_format.ParseError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError, json_format.ParseError) as error:
             raise InvalidArgument("FIELD_INVALID", f"the body is no enrolment: {error}") from error
         return _answer(await call("EnrolDevice", message, request))
 
