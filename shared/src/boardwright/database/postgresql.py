@@ -201,6 +201,8 @@ class PostgresqlDatabase(Database):
                         continue
                     raise self._lost(committing and not read_only) from error
                 connection.rollback()
+                if read_only and isinstance(error, psycopg.errors.QueryCanceled):
+                    raise QueryTooLong from error
                 if not retry:
                     raise self._translate(error) from error
                 time.sleep(random.uniform(0, min(0.002 * 2**attempt, 0.1)))  # noqa: S311 (jitter, no secret)
@@ -235,8 +237,6 @@ class PostgresqlDatabase(Database):
             return ValueRefused(f"a value cannot be stored or compared: {str(error).partition(chr(10))[0]}")
         if isinstance(error, psycopg.errors.DiskFull):
             return DatabaseFull("the disk under PostgreSQL is full; free space, then repeat the call")
-        if isinstance(error, psycopg.errors.QueryCanceled):
-            return QueryTooLong()
         if isinstance(error, psycopg.OperationalError):
             return DatabaseUnavailable(f"PostgreSQL cannot do this now ({error}); repeat the call")
         return error

@@ -66,3 +66,13 @@ async def test_it_has_a_longest_time_and_the_caller_is_told_to_ask_for_less(data
     assert isinstance(told, ResourceExhausted)  # an outage would be asked again, and take as long again
     assert told.reason == "QUERY_TOO_LONG"
     short.close()
+
+
+async def test_a_change_that_waits_too_long_for_others_is_an_outage(postgresql_database, monkeypatch):
+    """Nobody could ask for less of it: it is repeated."""
+    monkeypatch.setattr("boardwright.database.postgresql._STATEMENT_TIMEOUT_MS", 200)
+    short = Database.open(postgresql_database.url, schema="ledger", migrations=postgresql_database.migrations)
+    with pytest.raises(DatabaseUnavailable, match="repeat the call") as caught:
+        await short.write(one_statement)
+    assert not isinstance(caught.value, QueryTooLong)
+    short.close()
