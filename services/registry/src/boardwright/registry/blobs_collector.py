@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 _BATCH = 500
 # A collector that has not deleted a condemned blob for this long is dead: its requests have timed out.
 _TAKEOVER_SECONDS = 600
+# So long one deletes what it condemned; the rest is left to whoever takes it over. Deleting beside that one
+# could meet a blob that was stored again.
+_DELETING_SECONDS = 300
 _SWEEP_SECONDS = 24 * 3600
 
 
@@ -49,7 +52,7 @@ class BlobCollector:
 
     async def collect(self, *, validate_only: bool = False) -> Collected:
         """Delete what nobody kept for the grace period, and uploads whose time is over."""
-        now = int(self._clock() * 1_000_000)
+        now = self._now_us()
         if validate_only:
             return Collected(*await self._repository.collectable(now))
         uploads = 0
@@ -60,14 +63,17 @@ class BlobCollector:
         blobs = size_bytes = 0
         after = ""
         while True:
+            began = self._now_us()
             condemned, after = await self._repository.condemn(
-                now, now - _TAKEOVER_SECONDS * 1_000_000, after, _BATCH
+                began, began - _TAKEOVER_SECONDS * 1_000_000, after, _BATCH
             )
             for each in condemned:
+                if self._now_us() > began + _DELETING_SECONDS * 1_000_000:
+                    break
                 await asyncio.to_thread(self._store.delete, each.digest)
                 await self._repository.bury(each.digest)
+                blobs += 1
                 size_bytes += each.size_bytes
-            blobs += len(condemned)
             if not after:
                 break
             await asyncio.sleep(0)  # where nothing is to be deleted, nothing else lets others go first
@@ -84,6 +90,9 @@ class BlobCollector:
                 await self.collect()
             except Exception:
                 _log.exception("collection failed; it is tried again later")
+
+    def _now_us(self) -> int:
+        return int(self._clock() * 1_000_000)
 
     async def _sweep(self, now: int) -> int:
         # Leftovers that no row knows of are rare, and on S3 looking for them reads every blob's entry.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +109,42 @@ async def test_it_looks_at_a_few_blobs_at_a_time_and_writes_for_none_that_is_kep
 
     monkeypatch.setattr(repository._database, "write", refused)
     assert await collector.collect() == Collected(0, 0, 0)
+
+
+@pytest.mark.parametrize(("batch", "by_the_first"), [(500, 2), (1, 5)])
+async def test_what_takes_long_to_delete_is_deleted_by_one_collector_alone(
+    service: BlobsService,
+    collector: BlobCollector,
+    repository: SqlBlobRepository,
+    store: DirectoryStore,
+    clock,
+    policy: BlobPolicy,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    batch: int,
+    by_the_first: int,
+) -> None:
+    """Of two, the later could delete what was stored again after the earlier."""
+    monkeypatch.setattr("boardwright.registry.blobs_collector._BATCH", batch)
+    for n in range(5):
+        await service.create("p", f"{n}".encode())
+    clock.now += policy.grace_seconds + 1
+    loop, deleted, delete = asyncio.get_running_loop(), [], store.delete
+    other = BlobCollector(repository, DirectoryStore(tmp_path / "store"), policy, clock=clock)
+
+    def slow(digest: Digest) -> None:
+        clock.now += 200
+        deleted.append(digest)
+        if len(deleted) == by_the_first:
+            meanwhile = asyncio.run_coroutine_threadsafe(other.collect(), loop).result(120)
+            assert meanwhile == Collected(0, 0, 0)
+        delete(digest)
+
+    monkeypatch.setattr(store, "delete", slow)
+    assert (await collector.collect()).blobs == len(deleted) == by_the_first
+    clock.now += 601
+    assert (await other.collect()).blobs == 5 - by_the_first
+    assert stored(store) == set()
 
 
 async def test_expired_uploads_and_leftovers_go(
