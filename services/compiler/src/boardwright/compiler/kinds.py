@@ -107,7 +107,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="13",
+    version="14",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",

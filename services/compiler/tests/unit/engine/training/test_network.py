@@ -234,3 +234,21 @@ def graph_of(
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_batch_that_is_squeezed_away_runs_alone_and_is_told_at_another_size():
+    """JAX squeezes every axis of length 1: at a batch of 2 there is one axis more than when it was seen."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Squeeze", ["x"], ["flat"]),
+            helper.make_node("Reshape", ["flat", "shape"], ["y"]),
+        ],
+        "squeezed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
+        [numpy_helper.from_array(np.array([2, 3], np.int64), "shape")],
+    )
+    network = GraphNetwork(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert network(torch.arange(6.0)[None])[0].shape == (2, 3)
+    with pytest.raises(EngineError):
+        network(torch.zeros(2, 6))

@@ -174,7 +174,7 @@ class CalibrationRecord:
             raise EngineError(
                 "RECORD_UNFIT",
                 f"The calibration record knows nothing of {missing[0]!r}{more}: it was made from another "
-                "graph. Observe this one.",
+                "graph. Observe this one, as prepare_graph returns it.",
             )
 
     def sources(self) -> dict[str, int]:

@@ -92,6 +92,8 @@ class BatchKeeper:
             seen.shapes[index] = (shape, asked)
             return arguments
         native_shape, native_asked = seen.shapes[index]
+        if len(shape) != len(native_shape):  # a batch of 1 was squeezed away: no axis answers to another
+            return arguments
         axes = [axis for axis, length in enumerate(shape) if length != native_shape[axis]]
         if asked != native_asked or len(axes) != 1:
             return arguments
