@@ -284,3 +284,6 @@ def test_pruned_variants_are_told_with_what_was_done_after(gathered: ReportData)
     assert (rows["p30"]["MACs removed"], rows["p30"]["parameters removed"]) == ("30 %", "15 %")
     assert rows["small"]["then"] == "fine-tune, INT8 static" and rows["small"]["change"] == "−1.50"
     assert [plot.name for plot in found.plots] == ["pruning-ratio"]
+    sparse = (base, variants[1], made("sparse", "compile/prune", base.digest, 0.8))
+    alone = section(compose(replace(gathered, variants=sparse)), "Pruning ratio and accuracy")
+    assert {"p30", "sparse"} <= set(cells(alone)) and not alone.plots

@@ -232,9 +232,12 @@ def pruning_ratios(data: ReportData) -> Section | None:
         "variant", "then", ">MACs removed", ">parameters removed", ">size of baseline",
         f">{metric_name(data)} %", ">change", ">speed",
     )  # fmt: skip
-    curve = plots.pruning_curve(
-        data, [(100 * removed.get("macs", 0.0), variant) for removed, variant, then in pruned if not then]
-    )
+    channels = [  # single weights that are zero remove no multiplication: they have no place on the curve
+        (100 * removed["macs"], variant)
+        for removed, variant, then in pruned
+        if not then and "macs" in removed
+    ]
+    curve = plots.pruning_curve(data, channels)
     return Section(
         "Pruning ratio and accuracy", [_where(data)], [Table(columns, rows)], [curve] if curve else []
     )
