@@ -97,6 +97,8 @@ class Reads:
 
     async def run(self, fn: Callable[[Transaction], T], snapshot: bool) -> T:
         """Run `fn`, perhaps twice: once it was broken off it begins anew. Raises: as `Database.read`."""
+        if self._closed:
+            raise self._closing()
         try:
             with self._lock:
                 if self._reader is None:
@@ -106,8 +108,6 @@ class Reads:
             return await self._in_thread(fn, snapshot)
 
     async def _in_thread(self, fn: Callable[[Transaction], T], snapshot: bool) -> T:
-        if self._closed:
-            raise self._closing()
         hung_up = threading.Event()
 
         def read() -> T:
@@ -129,9 +129,9 @@ class Reads:
         return DatabaseUnavailable("the database is closed; the service is stopping")
 
     def close(self) -> None:
-        """End what runs, and close every connection."""
+        """End what runs or waits for a thread, and close every connection."""
         self._closed = True
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown()
         with self._lock:
             if self._reader is not None:
                 self._reader.connection.close()

@@ -44,11 +44,12 @@ async def test_it_ends_with_its_caller_or_with_the_database(sqlite_database):
         await asyncio.sleep(0)
         reading.cancel()
     assert (await sqlite_database.read(lambda tx: _longer_than_on_the_loop(tx)))["n"] == 200_000
-    reading = asyncio.create_task(sqlite_database.read(one_statement))
+    reading = [asyncio.create_task(sqlite_database.read(one_statement)) for _ in range(5)]
     await asyncio.sleep(0)
     await asyncio.to_thread(sqlite_database.close)
-    with pytest.raises(DatabaseUnavailable, match="stopping"):
-        await reading
+    for each in [*reading, asyncio.create_task(sqlite_database.read(one_statement))]:
+        with pytest.raises(DatabaseUnavailable, match="stopping"):
+            await each
 
 
 def _longer_than_on_the_loop(tx):
