@@ -82,4 +82,17 @@ class SampleSource:
     samples: Callable[[], Iterator[FoundSample | BadSample]] = field(default=lambda: iter(()), repr=False)
 
     def __iter__(self) -> Iterator[FoundSample | BadSample]:
-        return self.samples()
+        return map(_with_a_name, self.samples())
+
+
+def _with_a_name(sample: FoundSample | BadSample) -> FoundSample | BadSample:
+    """The sample, bad where its name is no text: file systems and JSON take any half of a character."""
+    if in_text(sample.name) == sample.name:
+        return sample
+    name = in_text(sample.name)
+    return BadSample(name, name, 0, "the name is not text in UTF-8: rename the file")
+
+
+def in_text(name: str) -> str:
+    """The name, what is no text in it written out."""
+    return name.encode(errors="backslashreplace").decode()

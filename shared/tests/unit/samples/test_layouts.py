@@ -20,6 +20,17 @@ def bad(source: object) -> list[str]:
     return [str(sample) for sample in source if isinstance(sample, BadSample)]  # type: ignore[attr-defined]
 
 
+def test_names_that_are_no_text_are_told(place: Place, picture: Picture) -> None:
+    """Such as Latin-1 gave them, on file systems that take any bytes."""
+    root = place({"1.png": picture(), "caf\udce9.png": picture()})
+    assert list(good(read_layout(root))) == ["1.png"]
+    assert bad(read_layout(root)) == ["caf\\udce9.png: the name is not text in UTF-8: rename the file"]
+    document = {"images": [{"id": 1, "file_name": "\ud800.png"}], "annotations": [], "categories": []}
+    assert "rename" in bad(read_layout(place({"odd/coco.json": json.dumps(document)}) / "odd/coco.json"))[0]
+    with pytest.raises(SampleError, match=r"the name caf\\udce9 is not text"):
+        read_layout(place({"classes/caf\udce9/1.png": picture()}) / "classes")
+
+
 class TestFolder:
     def test_one_folder_per_class(self, place: Place, picture: Picture) -> None:
         image = picture()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from boardwright.samples.errors import SampleError
-from boardwright.samples.found import SampleSource
+from boardwright.samples.found import SampleSource, in_text
 from boardwright.samples.layouts import arrays, coco, folder, table, yolo
 
 _READERS: dict[str, Callable[[Path, str], SampleSource]] = {
@@ -42,7 +42,13 @@ def read_layout(path: Path | str, layout: str = "auto", *, split: str = "") -> S
         raise SampleError(
             "LAYOUT_UNKNOWN", f"layout {layout!r} is unknown; use auto or one of {', '.join(LAYOUTS)}"
         )
-    return _READERS[chosen](root, split)
+    source = _READERS[chosen](root, split)
+    for name in (*source.classes, *source.splits):
+        if in_text(name) != name:
+            raise SampleError(
+                "LAYOUT_INVALID", f"{root}: the name {in_text(name)} is not text in UTF-8: rename it"
+            )
+    return source
 
 
 def detect_layout(root: Path) -> str:
