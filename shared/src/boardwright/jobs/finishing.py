@@ -60,6 +60,9 @@ class Finisher:
             await self._put_off(job, error)
             return
         except BoardwrightError as error:
+            if error.reason == "TOO_MANY_CALLS":  # by the job's creator, who is busy elsewhere at this moment
+                await self._put_off(job, error)
+                return
             results = StepFailure(error.reason, error.message)
         except Exception:
             _log.exception("job %s could not be finished", job.name)

@@ -20,6 +20,7 @@ from boardwright.rpc.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    ResourceExhausted,
     Unavailable,
 )
 from boardwright.testing.jobs import TEXT, SettableClock, SimulatedKeeper, SimulatedOwner, new_job, step
@@ -413,8 +414,12 @@ async def test_finishing_waits_for_an_absent_service_and_fails_on_a_refusal(
 ) -> None:
     job = await service.create(new_job(step("import")))
     await run_one(service)
-    owner.failures = [Unavailable("SERVICE_UNREACHABLE", "away"), DatabaseUnavailable("away")]
-    for _ in range(3):
+    owner.failures = [
+        Unavailable("SERVICE_UNREACHABLE", "away"),
+        DatabaseUnavailable("away"),
+        ResourceExhausted("TOO_MANY_CALLS", "the creator's other calls"),
+    ]
+    for _ in range(5):
         await service.upkeep()
         await service.upkeep()
         clock.forward(2)
