@@ -303,7 +303,7 @@ FINE_TUNE = StepKind(
 )
 PRUNE = StepKind(
     "compile/prune",
-    version="5",
+    version="6",
     determinism=Determinism.SEEDED,
     defaults={
         "structure": "channels",

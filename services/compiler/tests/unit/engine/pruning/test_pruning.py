@@ -17,6 +17,7 @@ from boardwright.compiler.engine.pruning import PruneOptions, prune
 from boardwright.compiler.engine.pruning.channels import is_heads
 from boardwright.compiler.engine.pruning.dependencies import find_dependencies
 from boardwright.compiler.engine.pruning.graph import prepare_for_pruning
+from boardwright.compiler.engine.pruning.sensitivity import output_error
 from boardwright.compiler.engine.pruning.taylor import taylor
 from boardwright.compiler.engine.pruning.units import find_cells
 
@@ -331,3 +332,12 @@ def test_gradients_rank_attention_heads_too(graph, feeds):
     assert scores[place].argmin() == 2
     assert (scores[place][[0, 1, 3]] > 1e3 * scores[place][2]).all()
     assert all((score > 0).any() for score in scores)
+
+
+def test_outputs_without_a_batch_and_of_any_number_of_rows_have_an_error():
+    scalars = [[np.float32(value)] for value in (1, 2, 3)]
+    assert output_error(scalars, [[value + np.float32(1)] for (value,) in scalars]) == pytest.approx(1.5**0.5)
+    selected = [[np.full((1, rows, 4), rows, np.float32)] for rows in (2, 3)]
+    assert output_error(selected, selected) == 0
+    assert output_error(selected, selected[::-1]) == 1000, "as many rows in all are not the same rows"
+    assert output_error([[*scalars[0], *selected[0]]], [[*scalars[0], *selected[1]]]) == 500
