@@ -16,7 +16,7 @@ from boardwright.compiler.engine.graph.editing import attributes, copy_of, sort_
 from boardwright.compiler.engine.graph.inspect import drop_metadata
 from boardwright.compiler.engine.graph.layers import LayerForm, layer_form
 from boardwright.compiler.engine.graph.prepare import prepare_graph, require_floats
-from boardwright.compiler.engine.graph.session import kernel_counts, try_out
+from boardwright.compiler.engine.graph.session import kernel_counts, try_beside
 from boardwright.compiler.engine.graph.topology import WEIGHTED_OPERATORS, Topology
 from boardwright.compiler.engine.grid import weight_steps
 from boardwright.compiler.engine.indexed import indexed_model
@@ -129,7 +129,12 @@ def quantize_calibrated(start: Calibrated, scheme: QuantizationScheme) -> Quanti
     """
     quantized, kernels = _insert_and_count(start.model, start.record, scheme, start.excluded)
     _check_rounded(quantized, start.exclusions)
-    _check_runs(quantized, start.model)
+    try:
+        try_beside(quantized, start.model)
+    except EngineError as error:
+        raise QuantizationFailed(
+            "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not run. {error.message}"
+        ) from error
     notes = _notes(scheme, kernels, start.record) + ((start.note,) if start.note else ())
     return QuantizedModel(quantized, scheme, start.record, start.exclusions, kernels, notes)
 
@@ -343,24 +348,6 @@ def _check_rounded(quantized: onnx.ModelProto, exclusions: tuple[Exclusion, ...]
         + f", and its layers are {', '.join(operators) or 'none'}. Quantize Conv, Gemm or MatMul layers, "
         "leave fewer out, or try the passes quantize-dynamic and quantize-weights.",
     )
-
-
-def _check_runs(quantized: onnx.ModelProto, prepared: onnx.ModelProto) -> None:
-    """Refuse a graph that loads and fails when it runs, where the float graph does not.
-
-    Raises:
-        QuantizationFailed: QUANTIZED_MODEL_REFUSED.
-    """
-    try:
-        try_out(quantized)
-    except EngineError as error:
-        try:
-            try_out(prepared)
-        except EngineError:
-            return  # zeros are no input for this network: nothing is known
-        raise QuantizationFailed(
-            "QUANTIZED_MODEL_REFUSED", f"The quantized graph does not run. {error.message}"
-        ) from error
 
 
 def _notes(scheme: QuantizationScheme, kernels: dict[str, int], record: CalibrationRecord) -> tuple[str, ...]:
