@@ -178,7 +178,7 @@ CONVERT_FLOAT16 = StepKind(
 )
 QUANTIZE_WEIGHTS = StepKind(
     "compile/quantize-weights",
-    version="5",
+    version="6",
     determinism=Determinism.PURE,
     defaults={
         "bits": 4,

@@ -68,6 +68,13 @@ def test_every_algorithm_packs_loads_and_stays_close(block, samples, algorithm, 
     json.dumps(done.describe(), allow_nan=False)
 
 
+def test_outputs_without_floats_have_no_signal_that_could_be_told(block, samples):
+    block.graph.node.append(helper.make_node("ArgMax", ["output"], ["best"], axis=1))
+    del block.graph.output[:]
+    block.graph.output.append(helper.make_tensor_value_info("best", TensorProto.INT64, [4, 1]))
+    assert quantize_weights(block, WeightOnlyOptions(), samples).output_sqnr_db is None
+
+
 def test_scales_by_activation_help_and_go_into_the_normalization(block, samples):
     plain = quantize_weights(block, WeightOnlyOptions(algorithm="rtn"), samples)
     aware = quantize_weights(block, WeightOnlyOptions(algorithm="awq"), samples)

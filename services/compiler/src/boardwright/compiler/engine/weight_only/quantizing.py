@@ -13,7 +13,7 @@ from boardwright.compiler.engine.graph.editing import copy_of, with_outputs
 from boardwright.compiler.engine.graph.inspect import drop_metadata, require_finite_weights
 from boardwright.compiler.engine.graph.prepare import name_nodes, raise_opset
 from boardwright.compiler.engine.graph.session import open_session, try_beside
-from boardwright.compiler.engine.sqnr import MOST_DB, SqnrMeter
+from boardwright.compiler.engine.sqnr import SqnrMeter
 from boardwright.compiler.engine.weight_only.awq import ScaleSearch, scale_weights
 from boardwright.compiler.engine.weight_only.layers import (
     Layer,
@@ -91,7 +91,7 @@ class WeightOnlyModel:
 
     ``layers`` are the nodes that were packed, ``left_out`` those that were not with the reason. Sizes are
     of all initializers, in bytes. ``output_sqnr_db`` is the signal over the error of the output that
-    lost most, on the samples; None without samples.
+    lost most, on the samples; None without samples, and where no output holds floats.
     """
 
     model: onnx.ModelProto
@@ -332,7 +332,7 @@ def _weight_bytes(model: onnx.ModelProto) -> int:
     return sum(tensor.ByteSize() for tensor in model.graph.initializer)
 
 
-def _output_sqnr_db(reference: Any, packed: Any, samples: Sequence[Feed]) -> float:
+def _output_sqnr_db(reference: Any, packed: Any, samples: Sequence[Feed]) -> float | None:
     names = [value.name for value in reference.get_outputs()]
     meter = SqnrMeter()
     for feed in samples:
@@ -343,4 +343,4 @@ def _output_sqnr_db(reference: Any, packed: Any, samples: Sequence[Feed]) -> flo
             "QUANTIZED_MODEL_REFUSED",
             "With packed weights the outputs become NaN or infinite: use 8 bits or rtn.",
         )
-    return min(meter.sqnr_db().values(), default=MOST_DB)
+    return min(meter.sqnr_db().values(), default=None)
