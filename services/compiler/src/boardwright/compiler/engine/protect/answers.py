@@ -15,7 +15,7 @@ of a run by less than 0.01 of FP32's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from boardwright.compiler.engine.protect.exclusion import Exclusion
 from boardwright.compiler.engine.protect.structure import Subject, with_followers
@@ -35,35 +35,31 @@ def find_answers(subject: Subject, taken: set[int]) -> list[tuple[Exclusion, set
     leaves = not scheme.per_channel or scheme.activation_symmetric
     if leaves and scheme.float16 != "inside":
         return []
-    layers: list[int] = []
+    macs, weights = subject.macs, {index: _weights(subject, index) for index in subject.layers}
+    all_macs, most_weights = max(sum(macs.values()), 1), _LAYER_WEIGHTS * max(sum(weights.values()), 1)
+    shares: dict[int, float] = {}
     chosen: set[int] = set()
-    for index, members in _candidates(subject, layers):
-        if index not in taken and index not in layers and _is_small(subject, index, layers):
-            layers.append(index)
-            chosen |= members
-    if not layers:
+
+    def take(candidates: Mapping[int, set[int]]) -> None:
+        """Choose layers, the smallest first, each with the nodes that go with it, while they cost nothing."""
+        for index in sorted(candidates.keys() - taken, key=lambda index: (macs[index], index)):
+            share = macs[index] / all_macs
+            is_small = 0 < share <= _LAYER_MACS and weights[index] <= most_weights
+            if is_small and share + sum(shares.values()) <= _ALL_MACS:
+                shares[index] = share
+                chosen.update(candidates[index])
+
+    take({index: {index} for index in subject.topology.last_layers if _is_dense(subject, index)})
+    take({feeder: members for index in shares for feeder, members in _feeders(subject, index)})
+    if not chosen:
         return []
-    names = subject.names(layers)
-    spent = sum(_share(subject, index) for index in layers)
+    names, spent = subject.names(shares), sum(shares.values())
     reason = (
         f"{', '.join(names[:3])}{'…' if len(names) > 3 else ''} answer for the cells of the image, or feed "
         f"what does: no later layer evens out their rounding, and they have {spent:.1%} of the "
         "multiplications."
     )
     return [(Exclusion("answer", subject.names(chosen), reason), chosen)]
-
-
-def _candidates(subject: Subject, chosen: list[int]) -> Iterator[tuple[int, set[int]]]:
-    """Give layers with the nodes that go with them: the last ones, then what feeds those in ``chosen``."""
-
-    def by_size(layers: list[int]) -> list[int]:
-        return sorted(layers, key=lambda index: (subject.macs[index], index))
-
-    for index in by_size([index for index in subject.topology.last_layers if _is_dense(subject, index)]):
-        yield index, {index}
-    feeders = {feeder: members for index in chosen for feeder, members in _feeders(subject, index)}
-    for index in by_size(list(feeders)):
-        yield index, feeders[index]
 
 
 def _feeders(subject: Subject, index: int) -> Iterator[tuple[int, set[int]]]:
@@ -75,21 +71,6 @@ def _feeders(subject: Subject, index: int) -> Iterator[tuple[int, set[int]]]:
         members = with_followers(subject, feeder)
         if between <= members:
             yield feeder, members
-
-
-def _is_small(subject: Subject, index: int, beside: list[int]) -> bool:
-    """Tell whether floating point costs next to nothing for a layer, with those chosen ``beside`` it."""
-    share = _share(subject, index)
-    weights = {layer: _weights(subject, layer) for layer in subject.layers}
-    return (
-        0 < share <= _LAYER_MACS
-        and share + sum(_share(subject, layer) for layer in beside) <= _ALL_MACS
-        and weights[index] <= _LAYER_WEIGHTS * max(sum(weights.values()), 1)
-    )
-
-
-def _share(subject: Subject, index: int) -> float:
-    return subject.macs[index] / max(sum(subject.macs.values()), 1)
 
 
 def has_dense_head(subject: Subject) -> bool:
