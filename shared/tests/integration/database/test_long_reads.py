@@ -11,6 +11,12 @@ from boardwright.rpc.translation import translate
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) AS n FROM n"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A busy machine may stop the tests for longer than a read may take."""
+    monkeypatch.setattr("boardwright.database.sqlite_reads.LONGEST_READ_SECONDS", 3600.0)
+
+
 def one_statement(tx):
     return tx.one(ENDLESS)
 

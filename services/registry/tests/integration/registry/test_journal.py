@@ -194,7 +194,7 @@ async def test_events_name_the_actor_to_those_who_may_read_the_audit_log(client)
     async def actor(role):
         async with connect(client.endpoint, token=client.tokens[role]) as channel:
             watch = registry_pb2_grpc.RegistryStub(channel).WatchEvents(pb.WatchEventsRequest(parent=PROJECT))
-            event = await asyncio.wait_for(watch.read(), 30)
+            event = await asyncio.wait_for(watch.read(), 120)
             watch.cancel()
             return event.actor
 
