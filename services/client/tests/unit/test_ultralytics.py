@@ -14,6 +14,7 @@ from boardwright.rpc.errors import FailedPrecondition, InvalidArgument, Unavaila
 class Yolo:
     task = "detect"
     model_name: str | None = None
+    model: Any = None
 
     def __init__(self) -> None:
         self.callbacks: dict[str, Any] = {}
@@ -78,6 +79,10 @@ def test_without_a_name_the_model_is_called_as_its_network(tmp_path: Path) -> No
     model.callbacks["on_train_end"](_trainer(tmp_path))
     assert server.pushed[0][0] == "yolo26n"
     assert attach(Yolo(), client=server).name == "model"  # type: ignore[arg-type]
+    model.model_name = "runs/detect/train/weights/last.pt"
+    assert attach(model, client=server).name == "last"  # type: ignore[arg-type]
+    model.model = SimpleNamespace(yaml={"yaml_file": "yolo26n.yaml"})
+    assert attach(model, client=server).name == "yolo26n"  # type: ignore[arg-type]
 
 
 def test_a_failed_push_costs_no_training_and_says_how_to_repeat_it(

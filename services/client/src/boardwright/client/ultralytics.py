@@ -117,13 +117,22 @@ def attach(
             "TASK_UNKNOWN", f"models for {model.task!r} cannot be compiled; only {', '.join(TASKS)} can"
         )
     attachment = Attachment(
-        name or references.identifier(Path(str(getattr(model, "model_name", "") or "model")).stem),
+        name or references.identifier(_called(model)),
         _client=client,
         _options={"task": task, "run": None, **options},
         _strict=strict,
     )
     model.add_callback("on_train_end", attachment.on_train_end)
     return attachment
+
+
+def _called(model: Any) -> str:
+    """What the network is called: by its file, unless that only says which weights of a run it holds."""
+    called = Path(str(getattr(model, "model_name", "") or "model")).stem
+    if called in ("best", "last"):
+        network = getattr(getattr(model, "model", None), "yaml", None) or {}
+        called = Path(str(network.get("yaml_file") or called)).stem
+    return called
 
 
 def training_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
