@@ -128,7 +128,7 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="12",
+    version="13",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -303,7 +303,7 @@ FINE_TUNE = StepKind(
 )
 PRUNE = StepKind(
     "compile/prune",
-    version="6",
+    version="7",
     determinism=Determinism.SEEDED,
     defaults={
         "structure": "channels",

@@ -7,6 +7,7 @@ from boardwright.compiler.engine.pruning.sensitivity import output_error
 from boardwright.compiler.engine.sqnr import (
     MOST_DB,
     SqnrMeter,
+    channel_variances,
     decibels,
     noise_ratio,
     noise_to_signal,
@@ -63,6 +64,19 @@ def test_relative_errors_are_of_channels_and_not_bounded():
     assert np.isinf(errors[1]) and errors[2] == 0
 
 
+def test_masked_outputs_are_compared_where_they_are_numbers():
+    """A mask in the answers made every channel count as lost, whatever was rounded."""
+    exact = np.float32([[1.0, 2.0, 3.0, -np.inf], [5.0, 4.0, 3.0, -np.inf]])
+    assert channel_variances(exact) == pytest.approx(exact[:, :3].var())
+    assert noise_ratio([exact], [exact]) == 0
+    ours = np.where(np.isinf(exact), -6e4, exact + 0.1)
+    assert relative_errors(ours, exact) == pytest.approx(0.1**2 * 6 / 8 / exact[:, :3].var(), rel=1e-5)
+    ours[0, 0] = np.nan
+    assert noise_ratio([ours], [exact]) == 1
+    nothing = np.zeros((0, 6), np.float32)
+    assert channel_variances(nothing) == relative_errors(nothing, nothing) == 0
+
+
 def test_a_pruned_feature_map_is_judged_by_its_channels():
     """A channel that is gone counts as one of two, though the map's sides are shorter than its channels."""
     exact = np.random.default_rng(0).normal(size=(1, 8, 3, 5)).astype(np.float32)
@@ -70,4 +84,4 @@ def test_a_pruned_feature_map_is_judged_by_its_channels():
     ours[:, :4] = exact[:, :4].mean(axis=(0, 2, 3), keepdims=True)
     assert output_error([[exact]], [[ours]]) == pytest.approx(np.sqrt(0.5))
     assert output_error([[exact], [exact]], [[exact], [exact]]) == 0
-    assert output_error([[exact]], [[ours[:, :4]]]) == np.inf
+    assert output_error([[exact]], [[ours[:, :4]]]) == 1000

@@ -90,7 +90,7 @@ def relative_errors(ours: Array, exact: Array, variances: Array | None = None) -
     """Return the mean squared error over the variance of ``exact`` by channel: float64 of (C,) or ().
 
     ``variances`` are those of ``exact``, where they are known already. A channel that should be constant, and
-    one that is not finite, has an infinite error unless it is equal.
+    one with NaN or infinity in place of a number, has an infinite error unless it is equal.
     """
     import numpy as np
 
@@ -98,16 +98,39 @@ def relative_errors(ours: Array, exact: Array, variances: Array | None = None) -
         variances = channel_variances(exact)
     with np.errstate(all="ignore"):
         error = np.subtract(ours, exact, dtype=np.float64)
-        noise = np.square(error).mean(axis=_other_axes(exact.shape))
+        noise = _means(np.square(error))
+        if not np.isfinite(noise).all():
+            noise = _means(np.square(np.where(np.isfinite(exact), error, 0.0)))
         ratios: Array = np.nan_to_num(np.where(noise == 0, 0.0, noise / variances), nan=np.inf, posinf=np.inf)
     return ratios
 
 
 def channel_variances(exact: Array) -> Array:
-    """Return the variance of each channel of an output: float64 of (C,), or () where it has none."""
+    """Return the variance of each channel of an output: float64 of (C,), or () where it has none.
+
+    That of its finite values; 0 without any.
+    """
     import numpy as np
 
-    found: Array = np.asarray(exact.var(axis=_other_axes(exact.shape), dtype=np.float64))
+    axes = _other_axes(exact.shape)
+    finite = np.isfinite(exact)
+    if finite.all() and exact.size:
+        found: Array = np.asarray(exact.var(axis=axes, dtype=np.float64))
+        return found
+    counts = np.maximum(finite.sum(axis=axes, keepdims=True), 1)
+    kept = np.where(finite, exact, 0).astype(np.float64)
+    centred = np.where(finite, kept - kept.sum(axis=axes, keepdims=True) / counts, 0.0)
+    found = (np.square(centred).sum(axis=axes, keepdims=True) / counts).squeeze(axes)
+    return found
+
+
+def _means(values: Array) -> Array:
+    """Return the mean of each channel, 0 of no values: float64 of (C,), or ()."""
+    import numpy as np
+
+    axes = _other_axes(values.shape)
+    count = math.prod(values.shape[axis] for axis in axes)
+    found: Array = np.asarray(values.sum(axis=axes) / max(count, 1))
     return found
 
 
