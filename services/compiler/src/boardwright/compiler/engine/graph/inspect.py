@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.graph.topology import WEIGHTED_OPERATORS
 
 if TYPE_CHECKING:
     import onnx
 
 Axis = int | str | None
-
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
 
 
 def graph_inputs(model: onnx.ModelProto) -> dict[str, tuple[list[Axis], str]]:
@@ -61,7 +60,7 @@ def require_finite_weights(model: onnx.ModelProto) -> None:
     import numpy as np
     from onnx import TensorProto, numpy_helper
 
-    read = {name for node in model.graph.node if node.op_type in _LAYERS for name in node.input}
+    read = {name for node in model.graph.node if node.op_type in WEIGHTED_OPERATORS for name in node.input}
     bad = [
         tensor.name
         for tensor in model.graph.initializer
