@@ -107,7 +107,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="14",
+    version="15",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",

@@ -284,17 +284,11 @@ class _Attempt:
         }
         errors = {}
         for norm, (record, _) in found.items():
-            errors[norm] = self._judge.error(self._next(record), record)
+            errors[norm] = self._judge.error(self.model, record)
             self._on_progress("ranges", len(errors), len(NORMS))
         best = min(NORMS, key=lambda norm: errors[norm])
         record, changed = found[best]
         return self.model, record, changed, {"tensors": changed, "norm": best}
-
-    def _next(self, record: CalibrationRecord) -> onnx.ModelProto:
-        """Return the graph as it will be with the ranges of ``record``: biases are corrected after them."""
-        if "bias-correction" not in self._options.methods:
-            return self.model
-        return correct_bias(self.model, record, self._scheme, self._excluded)[0]
 
     def _bias_correction(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
         model, corrected = correct_bias(self.model, self.record, self._scheme, self._excluded)
