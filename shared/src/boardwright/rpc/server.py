@@ -17,24 +17,13 @@ import grpc
 from boardwright.rpc.auth import TokenFile
 from boardwright.rpc.handling import Gate, Service
 from boardwright.rpc.metrics_endpoint import start_metrics
+from boardwright.rpc.server_options import SERVER_OPTIONS
 
 __all__ = ["ServerSettings", "Service", "serve"]
 
 _log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _DRAIN_SECONDS = 4.0
-
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    # From 1000 calls on that wait to be taken up, gRPC would cancel some at random, whoever's they are.
-    ("grpc.server.max_pending_requests", 10_000),
-    ("grpc.server.max_pending_requests_hard_limit", 20_000),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +74,7 @@ async def serve(
     background coroutine raised.
     """
     gate = Gate(TokenFile(settings.tokens_file), settings.grant_key)
-    server = grpc.aio.server(options=_OPTIONS)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
     for service in services:
         gate.register(service, server)
     health = _add_health(server)

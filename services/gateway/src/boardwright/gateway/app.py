@@ -19,19 +19,9 @@ from boardwright.gateway.proxy import Proxy, streaming_methods
 from boardwright.gateway.rest.api import service_descriptors
 from boardwright.gateway.services import Connections
 from boardwright.gateway.settings import Settings
+from boardwright.rpc.server_options import SERVER_OPTIONS
 
 _DRAIN_SECONDS = 4.0
-_SIXTEEN_MIB = 16 << 20
-_GRPC_OPTIONS = (
-    ("grpc.max_receive_message_length", _SIXTEEN_MIB),
-    ("grpc.max_send_message_length", _SIXTEEN_MIB),
-    ("grpc.so_reuseport", 0),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    # From 1000 calls on that wait to be taken up, gRPC would cancel some at random, whoever's they are.
-    ("grpc.server.max_pending_requests", 10_000),
-    ("grpc.server.max_pending_requests_hard_limit", 20_000),
-)
 
 
 class _HttpServer(uvicorn.Server):
@@ -88,7 +78,7 @@ def _authority(settings: Settings, connections: Connections) -> tuple[grpc.aio.S
     descriptors = service_descriptors()
     streams = streaming_methods(descriptors)
     known = {f"/{s.full_name}/{m.name}" for s in descriptors for m in s.methods}
-    server = grpc.aio.server(options=_GRPC_OPTIONS)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers((Proxy(connections, frozenset(known - streams)),))
     host = settings.grpc_listen.rpartition(":")[0]
     try:
