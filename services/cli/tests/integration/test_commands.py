@@ -238,6 +238,21 @@ def test_a_push_that_will_be_refused_uploads_nothing(boardwright: Any, files: Pa
         assert "uploading" not in done.stderr
 
 
+def test_a_recipe_s_refusal_comes_before_the_push_or_names_what_was_pushed(
+    boardwright: Any, files: Path
+) -> None:
+    push = (
+        "push", "planned", str(files / "model.onnx"), "--input-spec", str(files / "input.json"),
+        "--task", "classification", "--recipe", "default",
+    )  # fmt: skip
+    assert boardwright.refused(3, *push, "--calibration", "none")["reason"] == "DATASET_NOT_FOUND"
+    assert boardwright.refused(3, "show", "planned")["reason"] == "MODEL_NOT_FOUND"
+    error = boardwright.refused(3, *push)
+    assert error["reason"] == "DATASET_MISSING"
+    assert error["message"].startswith("planned@1 was pushed")
+    assert error["metadata"]["version"] == "projects/default/models/planned/versions/1"
+
+
 def test_what_is_not_there_is_refused_by_its_own_name(boardwright: Any) -> None:
     assert boardwright.refused(3, "history", "nope")["reason"] == "MODEL_NOT_FOUND"
     assert boardwright.refused(3, "show", "nope@r9")["reason"] == "RELEASE_NOT_FOUND"

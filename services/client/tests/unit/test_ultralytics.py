@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import logging
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from boardwright.client import Client
 from boardwright.client.ultralytics import attach, training_metrics
 from boardwright.rpc.errors import FailedPrecondition, InvalidArgument, Unavailable
 
@@ -38,6 +41,21 @@ class Server:
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("boardwright.client.ultralytics.importlib.util.find_spec", lambda name: object())
+
+
+@pytest.fixture
+def shown() -> Iterator[list[str]]:
+    """What Ultralytics' logger, which passes nothing on to others, would show."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("ultralytics")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 def _trainer(folder: Path, *, best: bool = True) -> Any:
@@ -85,15 +103,50 @@ def test_without_a_name_the_model_is_called_as_its_network(tmp_path: Path) -> No
     assert attach(model, client=server).name == "yolo26n"  # type: ignore[arg-type]
 
 
-def test_a_failed_push_costs_no_training_and_says_how_to_repeat_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failed_push_costs_no_training_and_says_how_to_repeat_it(tmp_path: Path, shown: list[str]) -> None:
     model, server = Yolo(), Server(Unavailable("SERVICE_UNREACHABLE", "the service cannot be reached"))
     attachment = attach(model, "street", client=server)  # type: ignore[arg-type]
-    with caplog.at_level(logging.ERROR):
-        model.callbacks["on_train_end"](_trainer(tmp_path))
+    model.callbacks["on_train_end"](_trainer(tmp_path))
     assert attachment.error is server.error
-    assert f"boardwright push street {tmp_path / 'best.pt'}" in caplog.text
+    # Without its task a new model would be refused.
+    assert f"boardwright push street {tmp_path / 'best.pt'} --task detection" in shown[0]
+
+
+def test_what_was_pushed_and_then_refused_is_not_to_be_pushed_again(tmp_path: Path, shown: list[str]) -> None:
+    error = FailedPrecondition("DATASET_MISSING", "street@1 was pushed, but then: …", version="street@1")
+    model, server = Yolo(), Server(error)
+    attach(model, "street", client=server)  # type: ignore[arg-type]
+    model.callbacks["on_train_end"](_trainer(tmp_path))
+    assert "street@1 was pushed" in shown[0] and "boardwright push" not in shown[0]
+
+
+def test_a_push_is_told_where_the_training_tells_its_own(tmp_path: Path, shown: list[str]) -> None:
+    model = Yolo()
+    attach(model, "street", client=Server())  # type: ignore[arg-type]
+    model.callbacks["on_train_end"](_trainer(tmp_path))
+    assert shown == ["Boardwright: street@1 was pushed"]
+
+
+def test_mistakes_are_told_before_the_training() -> None:
+    model = Yolo()
+    with pytest.raises(InvalidArgument, match="Street Cameras"):
+        attach(model, "Street Cameras")
+    with pytest.raises(TypeError, match="dataset"):
+        attach(model, "street", dataset="street")
+    assert model.callbacks == {}
+
+
+def test_it_follows_a_training_into_the_processes_of_several_gpus() -> None:
+    model = Yolo()
+    with Client("127.0.0.1:1", "secret", "vision") as client:
+        attach(model, "street", client=client)
+        assert (
+            client.connection.registry and client.content._transfer()
+        )  # open, which no other process can use
+        there: Any = pickle.loads(pickle.dumps(model.callbacks["on_train_end"])).__self__
+    assert (there.name, there._client.project) == ("street", "vision")
+    assert there._client.connection.credentials == client.connection.credentials
+    assert there._client.models._connection is there._client.connection
 
 
 def test_strict_lets_the_script_fail(tmp_path: Path) -> None:
@@ -114,14 +167,16 @@ def test_what_cannot_be_compiled_is_refused_before_training() -> None:
     with pytest.raises(InvalidArgument, match="object"):
         attach(object(), "street")
     model = Yolo()
-    model.task = "pose"
-    with pytest.raises(InvalidArgument, match="pose"):
-        attach(model, "street")
+    for task in ("pose", "segment"):
+        model.task = task
+        with pytest.raises(InvalidArgument, match=f"{task}.*only those for detect and classify"):
+            attach(model, "street")
     assert model.callbacks == {}
 
 
 def test_metrics_get_plain_names() -> None:
-    assert training_metrics({"metrics/accuracy_top1": 0.9, "val/box_loss": 1}) == {
+    given = {"metrics/accuracy_top1": 0.9, "val/box_loss": 1, "val/cls_loss": float("nan")}
+    assert training_metrics(given) == {
         "top1": 0.9,
         "box_loss": 1.0,
     }

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from boardwright.api.registry.v1 import registry_pb2 as pb
 from boardwright.client import references
-from boardwright.client.catalogue import IMPORT_RECIPE
+from boardwright.client.catalogue import IMPORT_RECIPE, read_recipe
 from boardwright.client.optimizing import Optimizer, own_recipes, plan_candidates, wished_toolchains
 from boardwright.client.progress import Progress, silent
 from boardwright.client.provenance import detect_provenance
 from boardwright.client.pushing import BUILDER_LABEL, SpecLike, read_checkpoint
 from boardwright.client.releasing import Releasing
 from boardwright.client.starting import Starting
-from boardwright.rpc.errors import AlreadyExists, InvalidArgument, NotFound
+from boardwright.rpc.errors import AlreadyExists, BoardwrightError, InvalidArgument, NotFound
 from boardwright.selection import Attempt, Constraints, Selection
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Client(Starting, Releasing):
             InvalidArgument: what is wrong with the file or a spec, and what to do.
             ResourceExhausted: STORE_FULL, BLOB_TOO_LARGE.
             JobFailed: with `wait`.
+            BoardwrightError: with `version` in its metadata: that was pushed, and its recipe refused.
         """
         checkpoint = read_checkpoint(
             Path(path),
@@ -96,6 +97,8 @@ class Client(Starting, Releasing):
             labels=tuple(classes),
         )
         task = self._task_of(model, task or checkpoint.task)
+        if recipe is not None:
+            datasets = self._startable(recipe, datasets)
         files = [
             self.content.upload(file.path, name=file.name, media_type=file.media_type, progress=progress)
             for file in checkpoint.files
@@ -122,11 +125,18 @@ class Client(Starting, Releasing):
                 request_id=request_id,
             )
         )
-        if recipe is not None or wait:
+        if recipe is None and not wait:
+            return version
+        try:
             job = self.compile(version.name, recipe or IMPORT_RECIPE, datasets=datasets)
             if wait:
                 self.jobs.wait(job.name, progress=progress)
-                return self.models.version(version.name)
+                version = self.models.version(version.name)
+        except BoardwrightError as error:
+            error.metadata["version"] = version.name
+            error.message = f"{references.shorten(version.name)} was pushed, but then: {error.message}"
+            error.args = (error.message,)
+            raise
         return version
 
     def optimize(
@@ -223,6 +233,13 @@ class Client(Starting, Releasing):
                 ) from error
             return task
         return ""
+
+    def _startable(self, recipe: str | Path, datasets: Mapping[str, str] | None) -> dict[str, str]:
+        """The datasets' full names; a slip of the pen is told before anything is uploaded."""
+        _, yaml = read_recipe(recipe)
+        if yaml:
+            self.recipes.validate(yaml)
+        return {role: self.datasets.version(text).name for role, text in (datasets or {}).items()}
 
     def _ensure_model(self, model: str, task: str) -> None:
         if not task:

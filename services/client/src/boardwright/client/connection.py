@@ -22,6 +22,10 @@ class Connection:
         self._channel: Any = None
         self._stubs: dict[str, Stub] = {}
 
+    def __reduce__(self) -> tuple[type[Connection], tuple[Credentials]]:
+        """Another process (a training on several GPUs) opens a channel of its own."""
+        return Connection, (self.credentials,)
+
     @property
     def registry(self) -> Stub:
         """The registry's RPCs."""

@@ -21,6 +21,9 @@ class Content:
         self._project = project
         self._held: Any = None
 
+    def __reduce__(self) -> tuple[type[Content], tuple[Connection, str]]:
+        return Content, (self._connection, self._project)
+
     def upload(
         self,
         source: bytes | Path,

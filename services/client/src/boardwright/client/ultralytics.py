@@ -13,7 +13,10 @@ Ultralytics is AGPL-3.0 and is not installed with this package; only `attach` ne
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import logging
+import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,15 +29,19 @@ if TYPE_CHECKING:
     from boardwright.api.registry.v1.registry_pb2 import ModelVersion
     from boardwright.client.client import Client
 
-TASKS: Mapping[str, str] = {"detect": "detection", "classify": "classification", "segment": "segmentation"}
-"""Boardwright's tasks by Ultralytics' names."""
+TASKS: Mapping[str, str] = {"detect": "detection", "classify": "classification"}
+"""Boardwright's tasks by Ultralytics' names: those that import takes."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("ultralytics")
+"""Ultralytics' own: what it says is shown beside the training's other lines, where its user looks."""
 
 
 @dataclass
 class Attachment:
-    """What `attach` returns. After training, `version` is what was pushed, or `error` says why not."""
+    """What `attach` returns. After training, `version` is what was pushed, or `error` says what was refused.
+
+    A training on several GPUs runs, and pushes, in processes of its own: both stay None here then.
+    """
 
     name: str
     version: ModelVersion | None = None
@@ -60,15 +67,18 @@ class Attachment:
             self.error = error
             if self._strict:
                 raise
+            if "version" in error.metadata:
+                _log.error("Boardwright: %s", error.message)
+                return
+            again = ["boardwright", "push", self.name, str(weights), "--task", self._options["task"]]
             _log.error(
-                "%s was not pushed: %s. The weights are safe; push them with: boardwright push %s %s",
+                "Boardwright: %s was not pushed: %s. The weights are safe; push them with: %s",
                 self.name,
-                error.message,
-                self.name,
-                weights,
+                error.message.rstrip("."),
+                shlex.join(again),
             )
             return
-        _log.info("pushed %s", self.version.name)
+        _log.info("Boardwright: %s was pushed", references.shorten(self.version.name))
 
     def _push(self, weights: Path, trainer: Any) -> ModelVersion:
         from boardwright.client.client import Client
@@ -97,10 +107,15 @@ def attach(
         strict: let a failed push fail the training script instead of logging it.
         options: passed on to `Client.push` (recipe, datasets, labels, wait…).
 
+    What is wrong with name or options is told here, not after hours of training.
+
     Raises:
         FailedPrecondition: ULTRALYTICS_MISSING.
-        InvalidArgument: MODEL_UNKNOWN, it is no Ultralytics model; TASK_UNKNOWN.
+        InvalidArgument: MODEL_UNKNOWN, it is no Ultralytics model; TASK_UNKNOWN; REFERENCE_INVALID.
+        TypeError: an option that `Client.push` does not have.
     """
+    from boardwright.client.client import Client
+
     if importlib.util.find_spec("ultralytics") is None:
         raise FailedPrecondition(
             "ULTRALYTICS_MISSING",
@@ -114,10 +129,14 @@ def attach(
     task = TASKS.get(str(model.task))
     if task is None:
         raise InvalidArgument(
-            "TASK_UNKNOWN", f"models for {model.task!r} cannot be compiled; only {', '.join(TASKS)} can"
+            "TASK_UNKNOWN",
+            f"models for {model.task!r} cannot be compiled, only those for {' and '.join(TASKS)}",
         )
+    name = name or references.identifier(_called(model))
+    references.model_name("default", name)
+    inspect.signature(Client.push).bind(client, name, "best.pt", **options)
     attachment = Attachment(
-        name or references.identifier(_called(model)),
+        name,
         _client=client,
         _options={"task": task, "run": None, **options},
         _strict=strict,
@@ -138,6 +157,8 @@ def _called(model: Any) -> str:
 def training_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Ultralytics' metrics under plain names: "metrics/mAP50-95(B)" becomes "map50_95".
 
+    A loss that became infinite or NaN, as in half precision, is no figure to record.
+
     >>> training_metrics({"metrics/mAP50(B)": 0.5, "fitness": 0.4})
     {'map50': 0.5, 'fitness': 0.4}
     """
@@ -145,5 +166,6 @@ def training_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     for key, value in metrics.items():
         short = key.partition("/")[2] or key
         short = short.removesuffix("(B)").lower().replace("-", "_").replace("accuracy_", "")
-        plain[short] = float(value)
+        if math.isfinite(value):
+            plain[short] = float(value)
     return plain
