@@ -36,7 +36,8 @@ def test_json_becomes_canonical():
 
 
 @pytest.mark.parametrize(
-    "value", ["[1]", "1", "{", '{"a": NaN}', "nul", "[" * 100_000, '"' + "x" * (1 << 20) + '"']
+    "value",
+    ["[1]", "1", "{", '{"a": NaN}', "nul", "[" * 100_000, '{"a": "\\ud800"}', '"' + "x" * (1 << 20) + '"'],
 )
 def test_other_json_is_refused(value):
     with pytest.raises(InvalidArgument):

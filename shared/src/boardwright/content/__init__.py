@@ -3,7 +3,7 @@
 A map of this folder:
 
 - `digest`     Digest, and the helpers that hash bytes and files
-- `canonical`  canonical JSON: one value, one byte string, one digest
+- `canonical`  JSON that others wrote, read; canonical JSON: one value, one byte string, one digest
 - `oci`        OCI descriptors, image manifests and image indexes
 - `errors`     what a store may raise
 - `store`      the BlobStore port, its value types and the rule that splits an upload into parts
@@ -15,7 +15,7 @@ A map of this folder:
 - `transfer`   blobs up and down through the Blobs API, for its clients (with `download` and `hashing`)
 """
 
-from boardwright.content.canonical import canonical_json
+from boardwright.content.canonical import canonical_json, read_json
 from boardwright.content.digest import Digest, digest_file
 from boardwright.content.errors import (
     BlobNotFound,
@@ -62,4 +62,5 @@ __all__ = [
     "digest_file",
     "open_store",
     "part_plan",
+    "read_json",
 ]

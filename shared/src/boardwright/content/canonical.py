@@ -1,4 +1,4 @@
-"""Canonical JSON: equal values give equal bytes, hence equal digests."""
+"""JSON: read from anybody, and written canonically: equal values give equal bytes, hence equal digests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from boardwright.content.errors import InvalidContent
+
+
+def read_json(data: str | bytes) -> Any:
+    """Read JSON that others wrote; as lenient as `json.loads`, which takes NaN (`canonical_json` does not).
+
+    Raises:
+        ValueError: it is no JSON, or lists and objects lie in one another too deep to be read.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def canonical_json(value: Any) -> bytes:
@@ -18,10 +30,12 @@ def canonical_json(value: Any) -> bytes:
         InvalidContent: the value has a key that is no string, a number that JSON lacks, a type that JSON
             lacks, or text that is no Unicode.
     """
-    _check_keys(value, "$")
     try:
+        _check_keys(value, "$")
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode("utf-8")
+    except InvalidContent:
+        raise
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidContent(f"this value has no canonical JSON: {error}") from error
 

@@ -6,13 +6,12 @@ here is canonical JSON, so that a manifest has one digest; what is read may be w
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from boardwright.content.canonical import canonical_json
+from boardwright.content.canonical import canonical_json, read_json
 from boardwright.content.digest import Digest
 from boardwright.content.errors import InvalidContent
 
@@ -256,8 +255,8 @@ def _document(data: bytes, media_type: str) -> dict[str, Any]:
     if len(data) > LARGEST_MANIFEST_BYTES:
         raise InvalidContent(f"a manifest of {len(data)} bytes is over the limit of {LARGEST_MANIFEST_BYTES}")
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = read_json(data)
+    except ValueError as error:
         raise InvalidContent(f"a manifest must be JSON: {error}") from error
     document = _object(value, "manifest")
     if document.get("schemaVersion") != 2:

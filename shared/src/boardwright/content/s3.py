@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ from typing import BinaryIO
 
 from urllib3 import PoolManager, Retry, Timeout
 
-from boardwright.content.canonical import canonical_json
+from boardwright.content.canonical import canonical_json, read_json
 from boardwright.content.digest import Digest, digest_file
 from boardwright.content.errors import (
     BlobNotFound,
@@ -266,7 +265,7 @@ class S3Store:
         except Absent:
             return None
         try:
-            document = json.loads(data)
+            document = read_json(data)
             return _Entry(
                 str(document["object"]),
                 int(document["size"]),

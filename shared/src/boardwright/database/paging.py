@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from boardwright.content.canonical import read_json
 from boardwright.rpc.errors import InvalidArgument
 
 T = TypeVar("T")
@@ -47,8 +48,8 @@ def decode(token: str, *scope: str, kinds: Sequence[type] = (int,)) -> Key | Non
     if not token:
         return None
     try:
-        hash_, *key = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except (ValueError, TypeError, RecursionError):
+        hash_, *key = read_json(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (ValueError, TypeError):
         hash_, key = "", []
     fits = len(key) == len(kinds) and all(map(_fits, key, kinds))
     if hash_ != _hash(scope) or not fits:

@@ -8,12 +8,11 @@ server nor this index can hand a board a file that was signed for another.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from boardwright.content.canonical import canonical_json
+from boardwright.content.canonical import canonical_json, read_json
 from boardwright.content.digest import Digest
 from boardwright.device.errors import InvalidDocument
 
@@ -105,7 +104,7 @@ class FleetIndex:
             InvalidDocument: it has another schema, or a member is missing or malformed.
         """
         try:
-            document = json.loads(data)
+            document = read_json(data)
             if document["schema"] != SCHEMA:
                 raise InvalidDocument(
                     f"the fleet index has the schema {document['schema']!r} and this program reads {SCHEMA}: "
@@ -114,7 +113,7 @@ class FleetIndex:
             return cls(str(document["fleet"]), tuple(_group(group) for group in document["groups"]))
         except InvalidDocument:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidDocument(f"the fleet index is malformed: {error!r}") from error
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import secrets
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from boardwright.content.canonical import canonical_json, read_json
 from boardwright.jobs.step_api import OutputFile, StepError
 
 _MAX_RESULT_BYTES = 1 << 20
@@ -80,14 +80,14 @@ def read_result(path: Path) -> LeftResult | None:
             f"the step's values exceed {_MAX_RESULT_BYTES >> 20} MiB: long ones belong in an output file.",
         )
     try:
-        document = json.loads(written, parse_constant=_refuse_constant)
-        json.dumps(document, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is no text
+        document = read_json(written)
+        canonical_json(document)  # no NaN, no half of a surrogate pair
         if document["outcome"] == "succeeded":
             return _succeeded(document)
         error = document["error"]
         reason, message = str(error["reason"]), str(error["message"])[:_MAX_MESSAGE_LETTERS]
         deterministic = bool(error["deterministic"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StepError(
             "RESULT_BROKEN",
             f"the step's result.json is not what a step writes ({type(error).__name__}); "
@@ -177,10 +177,6 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} instead of text")
     return value
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _output_missing(name: str) -> StepError:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from boardwright.content.canonical import read_json
 from boardwright.jobs.confinement import ProcessLimits
 from boardwright.jobs.executor import LOG_FILE, Execution, ExecutionResult, ProgressReport
 from boardwright.jobs.left_files import LeftResult, claim_outputs, open_plain, read_result
@@ -141,8 +142,8 @@ class _Watch:
             return
         self._offset += complete
         last = written[:complete].splitlines()[-1]
-        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            line = json.loads(last)
+        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
+            line = read_json(last)
             done, total = (min(max(int(line[name]), 0), _MAX_COUNT) for name in ("done", "total"))
             what = str(line["what"])[:200].encode("utf-8", "replace").decode()
             self._on_progress(ProgressReport(done, total, what))

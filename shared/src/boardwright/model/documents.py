@@ -5,7 +5,6 @@ later (a colour order, a scale). So every document carries ``schema`` ("input-sp
 error that names the nearest known one, and a missing field takes the default of its dataclass.
 """
 
-import json
 import math
 import types
 import typing
@@ -14,6 +13,7 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar, Union
 
+from boardwright.content.canonical import read_json
 from boardwright.model.errors import ModelError
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def from_document(
 def _parse(document: Mapping[str, Any] | str | bytes, reason: str, what: str) -> dict[str, Any]:
     if isinstance(document, (str, bytes)):
         try:
-            document = json.loads(document)
+            document = read_json(document)
         except ValueError as error:
             raise ModelError(reason, f"{what} is not JSON: {error}") from error
     if not isinstance(document, Mapping):

@@ -1,10 +1,10 @@
 """The checkpoint formats a push may bring, told apart by content without loading anything."""
 
-import json
 import zipfile
 from enum import StrEnum
 from pathlib import Path
 
+from boardwright.content.canonical import read_json
 from boardwright.model.errors import ModelError
 
 _MAX_ENTRIES = 100_000
@@ -104,6 +104,6 @@ def _is_safetensors(path: Path, head: bytes) -> bool:
     with path.open("rb") as file:
         file.seek(8)
         try:
-            return isinstance(json.loads(file.read(length)), dict)
+            return isinstance(read_json(file.read(length)), dict)
         except ValueError:
             return False

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from boardwright.content.canonical import read_json
 from boardwright.model.errors import ModelError
 
 MEDIA_TYPE = "application/vnd.boardwright.golden-samples.v1+npz"
@@ -156,7 +157,7 @@ class GoldenSamples:
                     raise ModelError(
                         REASON, f"golden samples unpack to {size} bytes; the limit is {MAX_BYTES}"
                     )
-                settings = json.loads(archive.read("settings.json"))
+                settings = read_json(archive.read("settings.json"))
                 if settings.pop("schema") != "golden-samples/1":
                     raise ModelError(REASON, "golden samples: unknown schema; update this program")
                 for entry in archive.namelist():

@@ -1,11 +1,10 @@
 """The manifest of a sealed dataset: canonical JSON, whose digest is the dataset's identity."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from boardwright.content import canonical_json
+from boardwright.content import canonical_json, read_json
 from boardwright.samples.errors import SampleError
 from boardwright.samples.labels import Label, label_from_json, label_to_json
 
@@ -63,8 +62,8 @@ class DatasetManifest:
             SampleError: ``MANIFEST_INVALID``.
         """
         try:
-            document = json.loads(data)
-        except (ValueError, RecursionError) as error:
+            document = read_json(data)
+        except ValueError as error:
             raise SampleError(REASON, f"the dataset's manifest is not JSON: {error}") from error
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise SampleError(

@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from boardwright.content import InvalidContent, canonical_json
+from boardwright.content import InvalidContent, canonical_json, read_json
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)  # lone surrogates are no Unicode
 _VALUES = st.recursive(
@@ -17,7 +17,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)  # machines are busy
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines are busy
 @given(_VALUES)
 def test_reads_back_and_stays_the_same(value: Any) -> None:
     data = canonical_json(value)
@@ -44,3 +44,13 @@ def test_order_and_spaces() -> None:
 def test_what_json_lacks(value: Any, where: str) -> None:
     with pytest.raises(InvalidContent, match=where):
         canonical_json(value)
+
+
+def test_what_is_nested_too_deep_is_no_value_to_read_or_write() -> None:
+    with pytest.raises(ValueError, match="nested too deep"):
+        read_json("[" * 100_000)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(InvalidContent, match="no canonical JSON"):
+        canonical_json(deep)

@@ -58,6 +58,8 @@ def test_missing_field_and_bad_json_are_named() -> None:
         InputSpec.from_json({"height": 8})
     with pytest.raises(ModelError, match="is not JSON"):
         InputSpec.from_json("{")
+    with pytest.raises(ModelError, match="nested too deep"):
+        InputSpec.from_json("[" * 100_000)
     with pytest.raises(ModelError, match="must be a JSON object, not list"):
         InputSpec.from_json("[]")
 

@@ -6,7 +6,6 @@ about expiry; it only explains one ("your clock is wrong") and can make the devi
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 
 from boardwright.agent.errors import AgentError, Refused, Unavailable
+from boardwright.content.canonical import read_json
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CHUNK_BYTES = 1 << 18
@@ -56,8 +56,8 @@ class Answer:
             Unavailable: SERVER_ERROR, the body is something else (a proxy's page, for example).
         """
         try:
-            document = json.loads(self.body)
-        except (ValueError, RecursionError) as error:
+            document = read_json(self.body)
+        except ValueError as error:
             raise Unavailable(
                 "SERVER_ERROR", "the server's answer is not JSON: is --server a gateway?"
             ) from error
@@ -164,9 +164,9 @@ def problem(answer: Answer, doing: str) -> AgentError:
     The gateway answers with problem details (RFC 9457) whose `reason` and `detail` are passed on.
     """
     try:
-        document = json.loads(answer.body)
+        document = read_json(answer.body)
         reason, detail = str(document["reason"]), str(document.get("detail") or document.get("title") or "")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         reason, detail = f"HTTP_{answer.status}", f"the server answered with HTTP {answer.status}"
     text = f"{doing}: {detail}"
     if answer.status >= 500 or answer.status == 429:

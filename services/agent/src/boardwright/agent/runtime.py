@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardwright.agent.errors import Refused
+from boardwright.content.canonical import read_json
 from boardwright.device.bundle import Bundle
 from boardwright.model.errors import ModelError
 from boardwright.model.pins import HardwarePin
@@ -57,8 +57,8 @@ def _settings(folder: Path, bundle: Bundle) -> Mapping[str, Any]:
     if file is None:
         return {}
     try:
-        document = json.loads((folder / file.name).read_bytes())
-    except (ValueError, RecursionError) as error:
+        document = read_json((folder / file.name).read_bytes())
+    except ValueError as error:
         raise Refused("BUNDLE_INVALID", f"{file.name} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise Refused("BUNDLE_INVALID", f"{file.name} is not a JSON object")

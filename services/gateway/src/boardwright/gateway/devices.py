@@ -18,6 +18,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from boardwright.api.delivery.v1 import delivery_pb2, delivery_pb2_grpc
+from boardwright.content.canonical import read_json
 from boardwright.gateway.rest.mirror import forwarded, translate
 from boardwright.gateway.services import Connections
 from boardwright.rpc.documents import to_document
@@ -59,11 +60,11 @@ def device_routes(connections: Connections, service_token: str) -> APIRouter:
         """Enrol a device with a one-time token."""
         message = delivery_pb2.EnrolDeviceRequest()
         try:
-            document = json.loads(await _body(request))
+            document = read_json(await _body(request))
             if not isinstance(document, dict):
                 raise ValueError("it is no JSON object")
             json_format.ParseDict(document, message)
-        except (ValueError, TypeError, AttributeError, RecursionError, json_format.ParseError) as error:
+        except (ValueError, TypeError, AttributeError, json_format.ParseError) as error:
             raise InvalidArgument("FIELD_INVALID", f"the body is no enrolment: {error}") from error
         return _answer(await call("EnrolDevice", message, request))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 
+from boardwright.content.canonical import canonical_json, read_json
 from boardwright.database import Transaction
 from boardwright.registry.domain.resources import File
 from boardwright.registry.errors import blobs_not_found, field_invalid
@@ -63,13 +63,11 @@ def json_object(field: str, value: str, *, optional: bool = True) -> str:
     if len(value) > _MAX_JSON_BYTES:
         raise field_invalid(field, "larger than 1 MiB")
     try:
-        document = json.loads(value)
+        document = read_json(value)
         if not isinstance(document, dict):
             raise field_invalid(field, "must be a JSON object")
-        return json.dumps(
-            document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
-    except (ValueError, RecursionError) as error:
+        return canonical_json(document).decode()
+    except ValueError as error:
         raise field_invalid(field, f"is not JSON ({error})") from error
 
 

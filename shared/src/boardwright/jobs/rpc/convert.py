@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from boardwright.api.jobs.v1 import jobs_pb2 as pb
-from boardwright.content import InvalidContent, canonical_json
+from boardwright.content import canonical_json, read_json
 from boardwright.jobs.domain.blobs import Blob
 from boardwright.jobs.domain.job import Job, Step, StepFailure, StepOutcome, StepProgress
 from boardwright.jobs.step_api import Requirements
@@ -47,9 +46,9 @@ def from_json_text(text: str, field: str) -> dict[str, Any]:
         InvalidArgument: FIELD_INVALID.
     """
     try:
-        value = json.loads(text) if text else {}
+        value = read_json(text) if text else {}
         canonical_json(value)
-    except (ValueError, InvalidContent) as error:
+    except ValueError as error:
         raise InvalidArgument("FIELD_INVALID", f"{field} is no JSON: {error}.", field=field) from error
     if not isinstance(value, dict):
         raise InvalidArgument("FIELD_INVALID", f"{field} must be a JSON object.", field=field)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from boardwright.content.canonical import read_json
 from boardwright.samples.errors import SampleError
 from boardwright.samples.found import BadSample, FoundSample, SampleSource
 from boardwright.samples.labels import Box
@@ -79,10 +80,10 @@ def _base(document: Path) -> Path:
 
 def _load(document: Path) -> dict[str, Any]:
     try:
-        content = json.loads(document.read_bytes())
+        content = read_json(document.read_bytes())
     except json.JSONDecodeError as error:
         raise SampleError("LAYOUT_INVALID", f"{document}:{error.lineno}: not JSON: {error.msg}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise SampleError("LAYOUT_INVALID", f"{document}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise SampleError("LAYOUT_INVALID", f"{document}: not a COCO document: expected an object")

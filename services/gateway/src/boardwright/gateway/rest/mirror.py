@@ -18,6 +18,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from boardwright.content.canonical import read_json
 from boardwright.gateway import problems
 from boardwright.gateway.proxy import service_away
 from boardwright.gateway.rest.api import Method, method
@@ -142,11 +143,11 @@ async def _fill_from_body(message: Message, request: Request) -> None:
 
 def _fill_from_json(message: Message, body: bytes) -> None:
     try:
-        document = json.loads(body)
+        document = read_json(body)
         if not isinstance(document, dict):
             raise _invalid("the body must be a JSON object")
         json_format.ParseDict(document, message)
-    except (ValueError, json_format.ParseError, RecursionError) as error:
+    except (ValueError, json_format.ParseError) as error:
         raise _invalid(f"the body does not fit {message.DESCRIPTOR.name}: {error}") from error
 
 
