@@ -20,7 +20,7 @@ from boardwright.telemetry import span
 _log = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_SECONDS = 0.5
-_MAX_BACKOFF_SECONDS = 60.0
+_MAX_DOUBLINGS = 7  # to about a minute
 
 Move = Callable[[Callable[[Transaction], Sequence[Job]]], Awaitable[None]]
 
@@ -82,8 +82,8 @@ class Finisher:
         _log.warning("job %s is finished later: %s", job.name, error)
 
         def put_off(tx: Transaction) -> None:
-            waited = _FIRST_BACKOFF_SECONDS * 2.0 ** jobs.finish_attempts(tx, job.name)
-            delay_us = round(min(_MAX_BACKOFF_SECONDS, waited) * 1e6)
+            doublings = min(jobs.finish_attempts(tx, job.name), _MAX_DOUBLINGS)
+            delay_us = round(_FIRST_BACKOFF_SECONDS * 2**doublings * 1e6)
             jobs.finish_later(tx, job.name, self._clock_us() + delay_us)
 
         try:

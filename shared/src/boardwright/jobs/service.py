@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from boardwright.database import Database, DatabaseUnavailable, Transaction
@@ -145,23 +146,14 @@ class JobService:
         seen = after_revision
         while True:
             ticket = self._changed.ticket()
-            revision = await self._database.read(lambda tx: jobs.get_revision(tx, name))
-            if revision is None:
-                raise NotFound("JOB_NOT_FOUND", f"there is no job {name!r}.", job=name)
-            if revision > seen or seen == 0:
-                job = await self.get(name)
-                seen = job.revision
-                yield job
-                if job.ended:
-                    return
-                continue
-            job = await self.get(name)  # it may have moved on since its revision was read
-            if job.revision > seen:
-                seen = job.revision
-                yield job
-            if job.ended:
+            moved, ended = await self._database.read(partial(jobs.look, name=name, seen=seen))
+            if moved is not None:
+                seen = moved.revision
+                yield moved
+            if ended:
                 return
-            await _wait(ticket, _LOOK_AGAIN_SECONDS)
+            if moved is None:
+                await _wait(ticket, _LOOK_AGAIN_SECONDS)
 
     # Leases
 
@@ -240,7 +232,8 @@ class JobService:
         """
         held = await self._database.read(lambda tx: leases.find_step(tx, job, step))
         digests = sorted({blob.digest for blob in outcome.outputs.values()} | {outcome.record} - {""})
-        if held is not None and held.fence == fence and digests:
+        # Not for who was cancelled or lost the lease: nothing would ever let go of the reference.
+        if held is not None and held.fence == fence and held.state is StepState.RUNNING and digests:
             reference = "step-" + held.cache_key.removeprefix("sha256:")[:40]
             await self._outputs.keep(held.project, reference, digests)
 

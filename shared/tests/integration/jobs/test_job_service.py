@@ -307,6 +307,17 @@ async def test_outputs_are_kept_and_must_be_there(service: JobService, keeper: S
     assert keeper.references[reference] == ["sha256:" + "a" * 64, "sha256:" + "e" * 64]
 
 
+async def test_nothing_is_kept_for_a_step_that_was_cancelled(
+    service: JobService, keeper: SimulatedKeeper
+) -> None:
+    job = await service.create(new_job(step("import")))
+    held = await lease(service)
+    await service.cancel(job.name)
+    with pytest.raises(Aborted):
+        await service.complete(job.name, "import", held.fence, outcome("a"))
+    assert keeper.references == {}
+
+
 async def test_a_steps_log_grows_with_heartbeats_and_keeps_its_end(service: JobService) -> None:
     job = await service.create(new_job(step("import")))
     held = await lease(service)
@@ -424,6 +435,13 @@ async def test_finishing_waits_for_an_absent_service_and_fails_on_a_refusal(
         await service.upkeep()
         clock.forward(2)
     assert (await service.get(job.name)).state is JobState.SUCCEEDED and len(owner.finished) == 1
+    long_away = await service.create(new_job(step("import")))
+    await service._database.write(lambda tx: tx.execute("UPDATE jobs SET finish_attempts = 5000"))
+    owner.failures = [Unavailable("SERVICE_UNREACHABLE", "away")]
+    await service.upkeep()
+    clock.forward(70)
+    await service.upkeep()
+    assert (await service.get(long_away.name)).state is JobState.SUCCEEDED
     refused = await service.create(new_job(step("import")))
     owner.failures = [PermissionDenied("PERMISSION_MISSING", "no")]
     await service.upkeep()

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from boardwright.content import InvalidContent, canonical_json, read_json
@@ -17,7 +17,6 @@ _VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines are busy
 @given(_VALUES)
 def test_reads_back_and_stays_the_same(value: Any) -> None:
     data = canonical_json(value)

@@ -12,6 +12,7 @@ from typing import Any
 from boardwright.database import Row, Transaction
 from boardwright.jobs.domain.cache_key import cache_key
 from boardwright.jobs.domain.dag import (
+    ENDED_JOBS,
     ENDED_STEPS,
     InvalidDag,
     JobState,
@@ -104,10 +105,19 @@ def _bytes_of(row: Row, columns: Iterable[str]) -> int:
     return sum(len(row[column].encode()) for column in columns)
 
 
-def get_revision(tx: Transaction, name: str) -> int | None:
-    """Return the job's revision alone (what a watch looks at), or None."""
-    row = tx.one("SELECT revision FROM jobs WHERE name = :name", name=name)
-    return None if row is None else int(row["revision"])
+def look(tx: Transaction, name: str, seen: int) -> tuple[Job | None, bool]:
+    """Return the job if it moved on since the revision ``seen`` (0: in any case), and whether it has ended.
+
+    Reads the steps only where it moved on: every watch looks whenever any job changes.
+
+    Raises:
+        NotFound: JOB_NOT_FOUND.
+    """
+    row = tx.one("SELECT revision, state FROM jobs WHERE name = :name", name=name)
+    if row is not None and row["revision"] <= seen:
+        return None, JobState(row["state"]) in ENDED_JOBS
+    job = get_job(tx, name)
+    return job, job.ended
 
 
 def advance(tx: Transaction, name: str, now_us: int, *, forget_failures: bool = False) -> Job:
