@@ -14,10 +14,10 @@ from typing import Any
 
 import grpc
 
+from boardwright.rpc.server_options import MESSAGE_OPTIONS
 from boardwright.telemetry import tracing
 
 DEADLINE_SECONDS = 30.0
-_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _RETRY = {
     "maxAttempts": 5,
     "initialBackoff": "0.1s",
@@ -26,8 +26,7 @@ _RETRY = {
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
 _OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    *MESSAGE_OPTIONS,
     ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY}]})),
     ("grpc.enable_retries", 1),
     ("grpc.initial_reconnect_backoff_ms", 200),

@@ -7,16 +7,16 @@ from typing import Any
 
 import grpc
 
+from boardwright.rpc.server_options import MESSAGE_OPTIONS
+
 SERVICES = ("registry", "calibration", "compiler", "builder", "delivery")
 SERVICE_HEADER = "x-boardwright-service"
 """Metadata that names the service a call is for, where the method alone does not tell (Leases)."""
 
 _PREFIX = "boardwright.api."
 _LEASE_SERVICES = ("compiler", "builder")
-_SIXTEEN_MIB = 16 << 20
 _OPTIONS = (
-    ("grpc.max_receive_message_length", _SIXTEEN_MIB),
-    ("grpc.max_send_message_length", _SIXTEEN_MIB),
+    *MESSAGE_OPTIONS,
     # A restarted service is found again at once, not after gRPC's default of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
