@@ -206,6 +206,7 @@ def test_from_a_release_to_a_healthy_device(stack: Stack) -> None:
     device = stack.fleets.GetDevice(pb.GetDeviceRequest(name=name))
     assert (device.state, device.release, device.slot) == (pb.Device.STATE_HEALTHY, first, "a")
     assert device.host.runtime == "onnxruntime"
+    assert device.rollout == rollout.name and device.install_time.seconds >= device.enrol_time.seconds > 0
 
     stack.delivery.kill()
     code, said = stack.agent("once")

@@ -184,12 +184,13 @@ async def test_reports_tell_what_runs_and_why_one_refused(operator, enrol) -> No
     await device.say("seen", "releases/1", "rollouts/1")
     stored = await operator.fleets.device(device.key)
     assert stored.state is DeviceState.HEALTHY and stored.installed.slot == "a"
+    since = stored.install_us
     refusal = {"reason": "GOLDEN_MISMATCH", "message": "2 of 2 differ", "release": "releases/2"}
     installed = {"release": "releases/1", "bundle_digest": "sha256:1", "rollout": "rollouts/1", "slot": "a"}
     await device.report({"kind": "refused", "installed": installed, "refusal": refusal})
     stored = await operator.fleets.device(device.key)
     assert stored.state is DeviceState.FAILED and stored.refusal.message == "2 of 2 differ"
-    assert stored.installed.release == "releases/1"
+    assert stored.installed.release == "releases/1" and stored.install_us == since > stored.enrol_us
     reports, _ = await operator.fleets.list_reports(device.key, Page())
     assert [(report.kind, report.reason) for report in reports] == [
         ("refused", "GOLDEN_MISMATCH"),
@@ -197,6 +198,8 @@ async def test_reports_tell_what_runs_and_why_one_refused(operator, enrol) -> No
     ]
     await device.say("seen", "releases/1", "rollouts/1")
     assert (await operator.fleets.device(device.key)).refusal is None
+    await device.say("installed", "releases/3", "rollouts/3")
+    assert (await operator.fleets.device(device.key)).install_us > since
 
 
 async def test_downloads_are_for_bundles_of_the_fleet(operator, enrol) -> None:

@@ -157,6 +157,27 @@ async def test_devices_count_by_what_they_hold_and_what_they_refused_last(operat
     assert (counts.pending, counts.succeeded, counts.failed) == (1, 2, 1)
 
 
+async def test_a_rollout_is_complete_once_the_last_device_that_lacked_it_is_revoked(operator, enrol) -> None:
+    await operator.fleet()
+    works, dead = await enrol("cam-1"), await enrol("cam-2")
+    release = operator.registry.add_release(1)
+    rollout = await operator.rollout(release, "first")
+    await works.say("installed", release, rollout.name)
+    await operator.fleets.revoke_device(dead.key, "stolen")
+    done = await operator.rollouts.rollout("default", "first")
+    assert (done.state, done.counts) == (RolloutState.COMPLETED, RolloutCounts(succeeded=1))
+
+
+async def test_a_rollout_of_what_every_device_runs_is_complete_at_once(operator, enrol) -> None:
+    """Nothing that a device says afterwards would tell anybody so."""
+    await operator.fleet()
+    device = await enrol("cam-1")
+    release = operator.registry.add_release(1)
+    await device.say("installed", release, "projects/default/rollouts/by-hand")
+    assert (await operator.rollout(release, "first")).state is RolloutState.COMPLETED
+    assert operator.index().offer_for("cam-1").release == release
+
+
 async def test_pause_resume_cancel(operator, enrol) -> None:
     await operator.fleet()
     device = await enrol("cam-1")

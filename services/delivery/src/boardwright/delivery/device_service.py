@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from boardwright.content import Digest, InvalidContent
+from boardwright.content import Digest, InvalidContent, read_json
 from boardwright.delivery import errors
 from boardwright.delivery.domain.fitting import host_facts
 from boardwright.delivery.domain.resources import (
@@ -147,7 +147,8 @@ class DeviceService:
             records.put_device(after)
             if said["kind"] != "seen" or after.installed != device.installed:
                 records.add_report(_report_of(request.device, said, now, traceparent))
-            _advance_rollout(records, device, after, now)
+            if (device.installed, device.refusal) != (after.installed, after.refusal):
+                advance_rollout(records, request.device.fleet, now)
 
         await self._store.write(take, key=request.device.fleet.name)
 
@@ -246,7 +247,7 @@ def _deed(key: DeviceKey, method: str, reason: str, now: int) -> AuditEvent:
 def _read_report(body: bytes) -> dict[str, Any]:
     """The report's members that are used, checked. Raises: InvalidArgument REPORT_INVALID."""
     try:
-        said = json.loads(body)
+        said = read_json(body)
         installed, refusal = said.get("installed"), said.get("refusal")
         kind = said["kind"]
         if kind not in _KINDS:
@@ -271,7 +272,7 @@ def _read_report(body: bytes) -> dict[str, Any]:
                 _text(refusal, "rollout"),
             ),
         }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidArgument(
             "REPORT_INVALID", f"the report is malformed ({error}): update the agent, or this service"
         ) from error
@@ -302,10 +303,12 @@ def _after(device: Device, said: Mapping[str, Any], now: int) -> Device:
         "installed": DeviceState.HEALTHY,
         "seen": DeviceState.HEALTHY if said["installed"] else DeviceState.ENROLLED,
     }[said["kind"]]
+    installed = said["installed"] or None
     return replace(
         device,
         state=state,
-        installed=said["installed"] or None,
+        installed=installed,
+        install_us=(device.install_us if installed == device.installed else now) if installed else 0,
         refusal=said["refusal"] or None,
         host=said["host"] or device.host,
         agent_version=said["agent_version"] or device.agent_version,
@@ -329,11 +332,9 @@ def _report_of(key: DeviceKey, said: Mapping[str, Any], now: int, traceparent: s
     )
 
 
-def _advance_rollout(records: Records, before: Device, after: Device, now: int) -> None:
+def advance_rollout(records: Records, fleet: FleetKey, now: int) -> None:
     """Tell the fleet's rollout that a device stands differently, and complete it when all have it."""
-    if (before.installed, before.refusal) == (after.installed, after.refusal):
-        return
-    rollout = records.offered(after.key.fleet)
+    rollout = records.offered(fleet)
     if rollout is None:
         return
     settled = settle(rollout, records.count(rollout), now)

@@ -9,7 +9,7 @@ from boardwright.content.digest import Digest
 from boardwright.database.listing import Page
 from boardwright.delivery import errors
 from boardwright.delivery.auditing import Caller
-from boardwright.delivery.device_service import hash_secret
+from boardwright.delivery.device_service import advance_rollout, hash_secret
 from boardwright.delivery.domain.resources import (
     AuditEvent,
     Device,
@@ -135,7 +135,10 @@ class FleetsService:
         return await self._store.read(look)
 
     async def revoke_device(self, key: DeviceKey, reason: str) -> Device:
-        """Refuse a device from now on; again changes nothing. Raises: NotFound DEVICE_NOT_FOUND."""
+        """Refuse a device from now on; again changes nothing. Raises: NotFound DEVICE_NOT_FOUND.
+
+        A rollout that waited for this device alone is complete then.
+        """
         caller = Caller.current()
 
         def revoke(records: Records) -> Device:
@@ -145,6 +148,7 @@ class FleetsService:
             revoked = replace(device, state=DeviceState.REVOKED)
             records.put_device(revoked)
             records.add_audit_event(caller.deed(key.fleet.project, "RevokeDevice", key.name, reason))
+            advance_rollout(records, key.fleet, now_us())
             return revoked
 
         return await self._store.write(revoke, key=key.fleet.name)

@@ -21,7 +21,7 @@ from boardwright.delivery.domain.resources import (
     Rollout,
     RolloutState,
 )
-from boardwright.delivery.domain.rollouts import RUNNING, changed
+from boardwright.delivery.domain.rollouts import RUNNING, changed, settle
 from boardwright.delivery.ports import (
     Blobs,
     Intent,
@@ -265,22 +265,20 @@ def _plan_rollout(
         raise errors.no_bundle_fits(release, misfit)
     sequence = records.next_sequence(project)
     now = now_us()
-    return _counted(
-        records,
-        Rollout(
-            project=project,
-            rollout=rollout_id or f"{fleet.fleet[:40]}-{sequence}",
-            sequence=sequence,
-            fleet=fleet,
-            release=release,
-            state=RolloutState.ACTIVE,
-            reason=reason,
-            creator="",
-            create_us=now,
-            update_us=now,
-            revision=1,
-        ),
+    rollout = Rollout(
+        project=project,
+        rollout=rollout_id or f"{fleet.fleet[:40]}-{sequence}",
+        sequence=sequence,
+        fleet=fleet,
+        release=release,
+        state=RolloutState.ACTIVE,
+        reason=reason,
+        creator="",
+        create_us=now,
+        update_us=now,
+        revision=1,
     )
+    return settle(rollout, records.count(rollout), now)  # the devices may have it already
 
 
 def _not_ended(rollout: Rollout) -> None:

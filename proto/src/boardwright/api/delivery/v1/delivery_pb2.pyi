@@ -147,6 +147,8 @@ class Device(_message.Message):
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     ENROL_TIME_FIELD_NUMBER: _builtins.int
     LAST_SEEN_TIME_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    INSTALL_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"projects/{project}/fleets/{fleet}/devices/{device}" """
     state: Global___Device.State.ValueType
@@ -161,6 +163,8 @@ class Device(_message.Message):
     key_id: _builtins.str
     """Hex SHA-256 of the public key."""
     agent_version: _builtins.str
+    rollout: _builtins.str
+    """Rollout that brought what is in its active slot."""
     @_builtins.property
     def host(self) -> _types_pb2.HardwarePin:
         """What the device says it is."""
@@ -169,6 +173,10 @@ class Device(_message.Message):
     def enrol_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def last_seen_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def install_time(self) -> _timestamp_pb2.Timestamp:
+        """When it first reported that; unset while it runs nothing."""
+
     def __init__(
         self,
         *,
@@ -184,10 +192,12 @@ class Device(_message.Message):
         agent_version: _builtins.str = ...,
         enrol_time: _timestamp_pb2.Timestamp | None = ...,
         last_seen_time: _timestamp_pb2.Timestamp | None = ...,
+        rollout: _builtins.str = ...,
+        install_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["enrol_time", b"enrol_time", "host", b"host", "last_seen_time", b"last_seen_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["enrol_time", b"enrol_time", "host", b"host", "install_time", b"install_time", "last_seen_time", b"last_seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "bundle_digest", b"bundle_digest", "enrol_time", b"enrol_time", "host", b"host", "key_id", b"key_id", "last_seen_time", b"last_seen_time", "name", b"name", "refusal_message", b"refusal_message", "refusal_reason", b"refusal_reason", "release", b"release", "slot", b"slot", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "bundle_digest", b"bundle_digest", "enrol_time", b"enrol_time", "host", b"host", "install_time", b"install_time", "key_id", b"key_id", "last_seen_time", b"last_seen_time", "name", b"name", "refusal_message", b"refusal_message", "refusal_reason", b"refusal_reason", "release", b"release", "rollout", b"rollout", "slot", b"slot", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

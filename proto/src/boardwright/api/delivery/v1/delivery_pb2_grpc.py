@@ -219,7 +219,7 @@ class DeliveryServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDevices(self, request, context):
-        """Ordered by id. Filter fields: state, board, release, last_seen_time.
+        """Ordered by id. Filter fields: state, board, release, rollout, install_time, last_seen_time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -70,7 +70,7 @@ class DeliveryStub:
     GetDevice: _grpc.UnaryUnaryMultiCallable[_delivery_pb2.GetDeviceRequest, _delivery_pb2.Device]
     """Errors: NOT_FOUND (DEVICE_NOT_FOUND)."""
     ListDevices: _grpc.UnaryUnaryMultiCallable[_delivery_pb2.ListDevicesRequest, _delivery_pb2.ListDevicesResponse]
-    """Ordered by id. Filter fields: state, board, release, last_seen_time."""
+    """Ordered by id. Filter fields: state, board, release, rollout, install_time, last_seen_time."""
     RevokeDevice: _grpc.UnaryUnaryMultiCallable[_delivery_pb2.RevokeDeviceRequest, _delivery_pb2.Device]
     """Refuses the device from now on. Errors: NOT_FOUND (DEVICE_NOT_FOUND)."""
     ListReports: _grpc.UnaryUnaryMultiCallable[_delivery_pb2.ListReportsRequest, _delivery_pb2.ListReportsResponse]
@@ -137,7 +137,7 @@ class DeliveryAsyncStub(DeliveryStub):
     GetDevice: _aio.UnaryUnaryMultiCallable[_delivery_pb2.GetDeviceRequest, _delivery_pb2.Device]  # type: ignore[assignment]
     """Errors: NOT_FOUND (DEVICE_NOT_FOUND)."""
     ListDevices: _aio.UnaryUnaryMultiCallable[_delivery_pb2.ListDevicesRequest, _delivery_pb2.ListDevicesResponse]  # type: ignore[assignment]
-    """Ordered by id. Filter fields: state, board, release, last_seen_time."""
+    """Ordered by id. Filter fields: state, board, release, rollout, install_time, last_seen_time."""
     RevokeDevice: _aio.UnaryUnaryMultiCallable[_delivery_pb2.RevokeDeviceRequest, _delivery_pb2.Device]  # type: ignore[assignment]
     """Refuses the device from now on. Errors: NOT_FOUND (DEVICE_NOT_FOUND)."""
     ListReports: _aio.UnaryUnaryMultiCallable[_delivery_pb2.ListReportsRequest, _delivery_pb2.ListReportsResponse]  # type: ignore[assignment]
@@ -261,7 +261,7 @@ class DeliveryServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_pb2.ListDevicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_delivery_pb2.ListDevicesResponse, _abc.Awaitable[_delivery_pb2.ListDevicesResponse]]:
-        """Ordered by id. Filter fields: state, board, release, last_seen_time."""
+        """Ordered by id. Filter fields: state, board, release, rollout, install_time, last_seen_time."""
 
     @_abc_1.abstractmethod
     def RevokeDevice(

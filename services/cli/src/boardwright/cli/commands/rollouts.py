@@ -32,7 +32,7 @@ def start_rollout(
     release: Annotated[str, typer.Argument(help="digits@production, digits@r2, or digits.")],
     reason: ReasonOption = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check whether it could start.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until every device has it.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until every device has, or refused it.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Sign a release for a fleet and offer it to its devices.
@@ -44,11 +44,11 @@ def start_rollout(
     with client_of(context) as client:
         started = client.rollouts.create(fleet, release, reason=reason, validate_only=dry_run)
         if wait and not dry_run:
-            started = follow(client, started.name, output)
-    if dry_run and output is Format.TABLE:
-        say(f"{started.release} could roll out to {started.fleet}; nothing was started.")
-    else:
-        print_message(started, output, rollout_rows(started))
+            follow(client, started.name, output)
+        elif dry_run and output is Format.TABLE:
+            say(f"{started.release} could roll out to {started.fleet}; nothing was started.")
+        else:
+            print_message(started, output, rollout_rows(started))
 
 
 @rollouts.command("ls")
@@ -107,15 +107,14 @@ def show_rollout(
 def watch_rollout(
     context: typer.Context, rollout: RolloutArgument, output: OutputOption = Format.TABLE
 ) -> None:
-    """Follow a rollout until it has ended.
+    """Follow a rollout until every device has its release, or refused it.
 
     \b
     Example:
       boardwright rollout watch cameras-1
     """
     with client_of(context) as client:
-        ended = follow(client, rollout, output)
-    print_message(ended, output, rollout_rows(ended))
+        follow(client, rollout, output)
 
 
 @rollouts.command("pause")
@@ -167,20 +166,36 @@ def cancel_rollout(
     Example:
       boardwright rollout cancel cameras-1 --reason "wrong labels"
     """
+    from boardwright.client.references import shorten
+
     with client_of(context) as client:
         changed = client.rollouts.cancel(rollout, reason)
-    print_message(changed, output, rollout_rows(changed))
+        print_message(changed, output, rollout_rows(changed))
+        offered = client.fleets.get(changed.fleet).offered_release
+    what = f"{shorten(offered)} again" if offered else "nothing now: its devices keep what they run"
+    say(f"{shorten(changed.fleet)} is offered {what}")
 
 
-def follow(client: Client, rollout: str, output: Format) -> pb.Rollout:
-    """Wait for a rollout's end behind a bar."""
-    newest = client.rollouts.get(rollout)
+def follow(client: Client, rollout: str, output: Format) -> None:
+    """Wait behind a bar until no device can change its mind any more, and tell how it ended.
+
+    Raises:
+        typer.Exit: 3, some device does not run the release.
+    """
+    from boardwright.cli.output import state
+
+    current = client.rollouts.get(rollout)
+    changes = client.rollouts.watch(current.name)
     with Bars(output) as bars:
-        for current in client.rollouts.watch(newest.name):
-            newest = current
+        for current in changes:
             done = current.succeeded_count + current.failed_count
-            bars(done, done + current.pending_count, "rolling out")
-    return newest
+            bars(done, done + current.pending_count, f"rolling out: {state(current)}")
+            if current.failed_count and not current.pending_count:
+                break
+    print_message(current, output, rollout_rows(current))
+    if state(current) != "completed":
+        say(f"Not every device runs {current.release}: boardwright device ls {current.fleet}")
+        raise typer.Exit(3)
 
 
 def rollout_rows(rollout: pb.Rollout) -> list[tuple[str, str]]:

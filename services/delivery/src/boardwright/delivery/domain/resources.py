@@ -118,6 +118,7 @@ class Device:
         public_key: raw Ed25519 key, hexadecimal.
         key_id: hexadecimal SHA-256 of it.
         host: the machine in the fields of a HardwarePin.
+        install_us: when it first reported what is installed, 0 while nothing is.
     """
 
     key: DeviceKey
@@ -128,6 +129,7 @@ class Device:
     agent_version: str
     enrol_us: int
     last_seen_us: int
+    install_us: int = 0
     installed: Installed | None = None
     refusal: Refusal | None = None
 

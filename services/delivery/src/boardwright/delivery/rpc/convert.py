@@ -91,6 +91,8 @@ def to_device(device: Device) -> pb.Device:
         agent_version=device.agent_version,
         enrol_time=timestamp(device.enrol_us),
         last_seen_time=timestamp(device.last_seen_us),
+        rollout=installed.rollout if installed else "",
+        install_time=timestamp(device.install_us) if installed else None,
     )
 
 

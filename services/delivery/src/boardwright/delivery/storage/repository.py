@@ -39,6 +39,8 @@ _DEVICES = Listing(
         "state": Field("state"),
         "board": Field("board"),
         "release": Field("release"),
+        "rollout": Field("rollout"),
+        "install_time": Field("install_us", "time"),
         "last_seen_time": Field("last_seen_us", "time"),
     },
     descending=False,

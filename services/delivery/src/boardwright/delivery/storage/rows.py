@@ -87,6 +87,7 @@ def device_columns(device: Device) -> dict[str, Any]:
         "refusal_rollout": refusal.rollout,
         "enrol_us": device.enrol_us,
         "last_seen_us": device.last_seen_us,
+        "install_us": device.install_us,
     }
 
 
@@ -105,6 +106,7 @@ def to_device(row: Row) -> Device:
         agent_version=row["agent_version"],
         enrol_us=row["enrol_us"],
         last_seen_us=row["last_seen_us"],
+        install_us=row["install_us"],
         installed=installed if installed.slot else None,
         refusal=refusal if refusal.reason else None,
     )

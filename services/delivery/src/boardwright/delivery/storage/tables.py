@@ -82,6 +82,7 @@ class DeviceRow(_Base, table=True):
     refusal_rollout: str = _text()
     enrol_us: int = _number()
     last_seen_us: int = _number()
+    install_us: int = _number()
 
 
 class NonceRow(_Base, table=True):
