@@ -81,12 +81,14 @@ class Permission:
     names the project ("name", "parent", "model.name"). "" when the method speaks of no project: then whoever
     may look at any project may look, and everything beyond looking concerns all projects and needs the role
     in every one ("*"). `others`: the roles outside that order which may call it too. `public`: no token.
+    `waits`: it is a long poll, which takes no turn (`rpc/turns.py`).
     """
 
     role: Literal["viewer", "developer", "releaser", "admin"]
     resource: str = ""
     others: frozenset[str] = frozenset({"service"})
     public: bool = False
+    waits: bool = False
 
     def project(self, request: Any) -> str:
         """The project that `request` speaks of."""

@@ -7,6 +7,7 @@ handlers once, when they are registered, and does everything in one function.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -115,8 +116,18 @@ class Gate:
         if permission.resource:
             check_names(request, permission.project(request))
 
+    def _check_again(self, request: Any, context: Any, permission: Permission) -> None:
+        """Check that a stream's caller may still have its next answer: its token may be revoked meanwhile.
+
+        Raises: Unauthenticated; PermissionDenied.
+        """
+        metadata = dict(context.invocation_metadata())
+        header, forwarded = (metadata.get(key, "") for key in ("authorization", "x-boardwright-principal"))
+        check_request(authenticate(self._tokens, self._grant_key, header, forwarded), permission, request)
+
     def _unary(self, method: str, behavior: Behavior, permission: Permission) -> Behavior:
         admit, observe, clock = self._admit, _latency.observe, time.perf_counter
+        take = self._turns.opened if permission.waits else self._turns.of
 
         async def run(request: Any, context: Any) -> Any:
             if not tracing.exporting():
@@ -128,7 +139,7 @@ class Gate:
             start = clock()
             try:
                 admit(request, context, permission)
-                turn = self._turns.of(current_principal())
+                turn = take(current_principal())
                 if turn is None:
                     answer = await run(request, context)
                 else:
@@ -151,8 +162,10 @@ class Gate:
                 self._streams.add(task)
             try:
                 self._admit(request, context, permission)
-                async for answer in behavior(request, context):
-                    yield answer
+                async with self._turns.opened(current_principal()) or contextlib.nullcontext():
+                    async for answer in behavior(request, context):
+                        self._check_again(request, context, permission)
+                        yield answer
             except asyncio.CancelledError:
                 if not self._stopping:
                     raise

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -54,10 +55,17 @@ class Servicer(registry_pb2_grpc.RegistryServicer):
         await self.answering.wait()
         return pb.ListModelsResponse()
 
+    async def ListStages(self, request, context):
+        """A long poll: answers once the test says so."""
+        self.held.release()
+        await self.answering.wait()
+        return pb.ListStagesResponse()
+
     async def WatchEvents(self, request, context):
         yield pb.Event(cursor="1")
         self.watching.set()
-        await asyncio.sleep(60)
+        await self.answering.wait()
+        yield pb.Event(cursor="2")
 
 
 @contextlib.asynccontextmanager
@@ -69,9 +77,10 @@ async def served(tmp_path, servicer):
     """
     tokens = write_tokens(tmp_path / "tokens.json")
     methods = [m.name for m in pb.DESCRIPTOR.services_by_name["Registry"].methods]
+    long_poll = replace(permits("viewer", "parent"), waits=True)
     table = {m: permits("viewer") for m in methods} | {
         "GetModel": permits("viewer", "name"), "UpdateModel": permits("admin", "model.name"),
-        "SetAlias": permits("viewer", "alias.name"),
+        "SetAlias": permits("viewer", "alias.name"), "ListStages": long_poll,
     }  # fmt: skip
     settings = ServerSettings("test", "127.0.0.1:0", tmp_path / "tokens.json", "k", tmp_path / "ready.json")
     ready = asyncio.get_running_loop().create_future()
@@ -150,6 +159,45 @@ async def test_one_callers_burst_waits_for_its_turns_and_others_do_not(tmp_path,
         servicer.answering.set()
         assert await asyncio.gather(*waiting) == [grpc.StatusCode.OK] * 6
         assert (await busy.GetModel(pb.GetModelRequest(name=NAME))).name == NAME
+
+
+async def test_streams_and_long_polls_take_no_turn_and_are_bounded_by_themselves(tmp_path, monkeypatch):
+    monkeypatch.setattr(handling, "Turns", lambda: Turns(at_a_time=1, most_waiting=0, most_open=4))
+    servicer = Servicer()
+    async with (
+        served(tmp_path, servicer) as (endpoint, tokens),
+        connect(endpoint, token=tokens["viewer"]) as channel,
+        connect(endpoint, token=tokens["service"]) as services,
+    ):
+        stub = registry_pb2_grpc.RegistryStub(channel)
+        request = pb.ListStagesRequest(parent=NAME)
+        polls = [asyncio.ensure_future(stub.ListStages(request)) for _ in range(2)]
+        for _ in polls:
+            await servicer.held.acquire()
+        watches = [stub.WatchEvents(pb.WatchEventsRequest()) for _ in range(2)]
+        assert [(await watch.read()).cursor for watch in watches] == ["1", "1"]
+        assert (await stub.GetModel(pb.GetModelRequest(name=NAME))).name == NAME  # the one turn is free
+        for refused in (stub.ListStages(request), stub.WatchEvents(pb.WatchEventsRequest()).read()):
+            assert (await failure(refused)).reason == "TOO_MANY_CALLS"
+        unbounded = registry_pb2_grpc.RegistryStub(services).WatchEvents(pb.WatchEventsRequest())
+        assert (await unbounded.read()).cursor == "1"
+        servicer.answering.set()
+        await asyncio.gather(*polls)
+        assert (await stub.ListStages(request)) == pb.ListStagesResponse()  # what has ended makes room
+
+
+async def test_a_stream_ends_for_whose_token_was_revoked(tmp_path, monkeypatch):
+    monkeypatch.setattr("boardwright.rpc.auth._RECHECK_SECONDS", 0.0)
+    servicer = Servicer()
+    async with (
+        served(tmp_path, servicer) as (endpoint, tokens),
+        connect(endpoint, token=tokens["viewer"]) as channel,
+    ):
+        events = registry_pb2_grpc.RegistryStub(channel).WatchEvents(pb.WatchEventsRequest())
+        assert (await events.read()).cursor == "1"
+        (tmp_path / "tokens.json").write_text("[]")
+        servicer.answering.set()
+        assert (await failure(events.read())).reason == "TOKEN_UNKNOWN"
 
 
 async def test_many_calls_at_once_are_all_answered(tmp_path):

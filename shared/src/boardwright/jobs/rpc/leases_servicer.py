@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 from boardwright.api.jobs.v1 import jobs_pb2 as pb
@@ -21,9 +22,10 @@ _MAX_WAIT_SECONDS = 30.0
 _GRANT_SECONDS = 3600.0
 _WORKERS = permits("admin", worker=True)
 
-PERMISSIONS: dict[str, Permission] = dict.fromkeys(
-    ("AcquireLease", "Heartbeat", "CompleteStep", "FailStep", "ReturnLease"), _WORKERS
-)
+PERMISSIONS: dict[str, Permission] = {
+    "AcquireLease": replace(_WORKERS, waits=True),
+    **dict.fromkeys(("Heartbeat", "CompleteStep", "FailStep", "ReturnLease"), _WORKERS),
+}
 """Workers, services and administrators of every project may lease; a grant opens its inputs alone."""
 
 
