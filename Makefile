@@ -35,10 +35,11 @@ $(VENV)/.torch: constraints.txt
 
 # One pip call for all members, so that none is looked for in an index; folders with
 # extras stand beside the plain ones, because older pips do not see that ./shared[x] is also boardwright-shared[y].
+# They are built with the hatchling installed here: pip would fetch another one for each of them, twice.
 $(VENV)/.installed: $(VENV)/.torch constraints.txt $(addsuffix /pyproject.toml,$(patsubst %/,%,$(MEMBERS)))
 	@echo "Installing Boardwright and what it runs on…"
 	@$(PIP_INSTALL) hatchling editables
-	@$(PIP_INSTALL) $(addprefix -e ./,$(MEMBERS)) -e './services/cli[embedded]' -e './shared[s3,postgresql]' \
+	@$(PIP_INSTALL) --no-build-isolation $(addprefix -e ./,$(MEMBERS)) -e './services/cli[embedded]' -e './shared[s3,postgresql]' \
 	    -e './services/compiler[engine,torch,ultralytics]' scikit-learn
 	@touch $@
 
