@@ -58,6 +58,7 @@ class Running:
     url: str
     http: httpx.AsyncClient
     blobs: Path
+    stop: asyncio.Event
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
     bound = json.loads(ready.read_text())
     url = f"http://{bound['endpoint']}"
     async with httpx.AsyncClient(base_url=url, timeout=120) as http:
-        yield Running(service, bound["grpc"], url, http, tmp_path / "blobs")
+        yield Running(service, bound["grpc"], url, http, tmp_path / "blobs", stop)
     stop.set()
     await serving
     await service.stop()

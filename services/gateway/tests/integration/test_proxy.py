@@ -177,3 +177,28 @@ async def test_a_method_newer_than_the_gateway_passes(gateway: Any) -> None:
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
         call = channel.unary_unary("/boardwright.api.registry.v1.Registry/AddedLater")
         assert await call(b"ab") == b"abab"
+
+
+async def test_a_stopping_gateway_ends_its_streams_at_once_and_tells_them_to_resume(
+    gateway: Any, registry: Any
+) -> None:
+    opened = asyncio.Event()
+
+    async def watch(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        if not request:
+            yield pb.Event(cursor="1").SerializeToString()
+        else:
+            opened.set()
+        await asyncio.Event().wait()
+
+    gateway.service.streams["WatchEvents"] = watch
+    events = registry.WatchEvents(pb.WatchEventsRequest())
+    assert (await events.read()).cursor == "1"
+    quiet = asyncio.ensure_future(gateway.http.get("/v1/projects/p:watchEvents"))
+    await opened.wait()
+    gateway.stop.set()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await events.read()
+    assert from_rpc_error(caught.value).reason == "SERVICE_STOPPING"
+    answer = await quiet
+    assert (answer.status_code, answer.json()["reason"]) == (503, "SERVICE_STOPPING")

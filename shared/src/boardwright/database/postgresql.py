@@ -103,7 +103,7 @@ class PostgresqlDatabase(Database):
 
     async def _submit(self, fn: Callable[[Transaction], T], read_only: bool) -> T:
         if self._closed:
-            raise DatabaseUnavailable("the database is closed; the service is stopping")
+            raise self._closing()
         loop = asyncio.get_running_loop()
         result, callbacks = await loop.run_in_executor(self._pool, self._run, fn, read_only)
         for callback in callbacks:
@@ -128,7 +128,12 @@ class PostgresqlDatabase(Database):
         if self._closed:
             return
         self._closed = True
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            reading = [connection for connection in self._open if connection.read_only]
+        for connection in reading:  # a long one would hold up the end; a write has little left to do
+            connection.cancel_safe(timeout=_CONNECT_TIMEOUT_SECONDS)
+        self._pool.shutdown(wait=True)
         for connection in self._open:
             connection.close()
         self._open.clear()
@@ -202,7 +207,7 @@ class PostgresqlDatabase(Database):
                     raise self._lost(committing and not read_only) from error
                 connection.rollback()
                 if read_only and isinstance(error, psycopg.errors.QueryCanceled):
-                    raise QueryTooLong from error
+                    raise self._closing() if self._closed else QueryTooLong() from error
                 if not retry:
                     raise self._translate(error) from error
                 time.sleep(random.uniform(0, min(0.002 * 2**attempt, 0.1)))  # noqa: S311 (jitter, no secret)
@@ -214,6 +219,10 @@ class PostgresqlDatabase(Database):
             f"the database refused {_ATTEMPTS} attempts, because others kept changing the same rows; "
             "repeat the call"
         )
+
+    @staticmethod
+    def _closing() -> DatabaseUnavailable:
+        return DatabaseUnavailable("the database is closed; the service is stopping")
 
     @staticmethod
     def _lost(outcome_unknown: bool) -> DatabaseUnavailable:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from boardwright import telemetry
 from boardwright.content.errors import ContentError
 from boardwright.database import Database, DatabaseError
+from boardwright.rpc.ending import end_process
 from boardwright.rpc.environment import database_url
 
 
@@ -18,8 +19,10 @@ def launch(
     serve: Callable[[], Awaitable[None]],
     open_database: Callable[[str], Database],
     arguments: Sequence[str] | None = None,
+    *,
+    leave: Callable[[], None] = end_process,
 ) -> int:
-    """Run one word of a service's command line; return the exit status.
+    """Run one word of a service's command line; return the exit status, where what served did not `leave`.
 
     0: ended as asked. 2: wrong usage or settings. 4: the database, the blob store or the address is not
     available.
@@ -37,7 +40,7 @@ def launch(
     try:
         telemetry.configure(service)
         if words == ["serve"]:
-            asyncio.run(_awaited(serve))
+            asyncio.run(_served(serve, leave))
         else:
             _migrate(open_database(database_url()))
     except ValueError as error:
@@ -56,5 +59,6 @@ def _migrate(database: Database) -> None:
         database.close()
 
 
-async def _awaited(serve: Callable[[], Awaitable[None]]) -> None:
+async def _served(serve: Callable[[], Awaitable[None]], leave: Callable[[], None]) -> None:
     await serve()
+    leave()

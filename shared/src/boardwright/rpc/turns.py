@@ -5,8 +5,8 @@ Workers and services act for everybody and wait for one another's answers: they 
 service does on behalf of a user counts as that user's. (Services call one another in one direction only, so
 that nobody waits in a circle.)
 
-Streams and long polls wait for something to happen. They take no turn, or the long polls of a caller's workers
-would keep their heartbeats waiting; how many of them a caller may have open is bounded by itself.
+Streams and long polls wait for something to happen. They take no turn, or the long polls of a caller's
+workers would keep their heartbeats waiting; how many of them a caller may have open is bounded by itself.
 """
 
 from __future__ import annotations

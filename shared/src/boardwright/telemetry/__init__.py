@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
+from collections.abc import Callable
 
 from boardwright.telemetry.metrics import Counter, Gauge, Histogram, counter, gauge, histogram, metrics_text
 from boardwright.telemetry.tracing import (
@@ -35,12 +37,17 @@ __all__ = [
     "current_trace_id",
     "current_traceparent",
     "detach",
+    "flush",
     "gauge",
     "histogram",
     "metrics_text",
     "parse_traceparent",
     "span",
 ]
+
+
+_FLUSH_SECONDS = 0.5
+_flushing: list[Callable[[], None]] = []
 
 
 def configure(service: str) -> None:
@@ -58,3 +65,12 @@ def configure(service: str) -> None:
         sink = OtlpSink(service)
         set_sink(sink)
         atexit.register(sink.close)
+        _flushing.append(sink.flush)
+
+
+def flush() -> None:
+    """Send the spans that are queued, as far as that takes half a second: the collector may be away."""
+    for send in _flushing:
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        thread.join(_FLUSH_SECONDS)

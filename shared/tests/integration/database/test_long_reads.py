@@ -58,6 +58,19 @@ async def test_it_ends_with_its_caller_or_with_the_database(sqlite_database):
             await each
 
 
+async def test_it_does_not_hold_up_the_end_of_a_service(postgresql_database):
+    again = Database.open(postgresql_database.url, schema="ledger", migrations=postgresql_database.migrations)
+    reading = asyncio.create_task(again.read(one_statement))
+    under_way = (
+        "SELECT 1 AS n FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'WITH RECURSIVE n %'"
+    )
+    while await postgresql_database.read(lambda tx: tx.one(under_way)) is None:
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(again.close)
+    with pytest.raises(DatabaseUnavailable, match="stopping"):
+        await reading
+
+
 def _longer_than_on_the_loop(tx):
     return tx.one(f"{ENDLESS.partition('SELECT i + 1')[0]} SELECT i + 1 FROM n WHERE i < 200000)"
                   " SELECT COUNT(*) AS n FROM n")  # fmt: skip

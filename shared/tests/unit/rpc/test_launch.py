@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -49,10 +51,26 @@ def test_both_words_run(tmp_path, monkeypatch):
         return Database.open(url, schema="jobs", migrations=MIGRATIONS)
 
     monkeypatch.setenv("BOARDWRIGHT_DATABASE_URL", f"sqlite:///{tmp_path}/jobs.db")
-    assert launch("registry", serve, opens, ["serve"]) == 0
+    assert launch("registry", serve, opens, ["serve"], leave=lambda: done.append("left")) == 0
     assert not list(tmp_path.iterdir())
     assert launch("registry", serve, opens, ["migrate"]) == 0
-    assert done == ["served"] and (tmp_path / "jobs.db").exists()
+    assert done == ["served", "left"] and (tmp_path / "jobs.db").exists()
+
+
+def test_what_drained_waits_for_no_thread():
+    """One hashes a large blob, or asks a service that stops as well."""
+    served = """
+import asyncio, threading
+from boardwright.rpc.launch import launch
+
+async def serve():
+    asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+    print("drained")
+
+raise SystemExit(launch("registry", serve, None, ["serve"]))
+"""
+    done = subprocess.run([sys.executable, "-c", served], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "drained\n")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 from boardwright import telemetry
 from boardwright.gateway import settings as gateway_settings
 from boardwright.gateway.settings import Settings, SettingsError
+from boardwright.rpc.ending import end_process
 
 
 def main(arguments: list[str]) -> int:
@@ -22,14 +23,19 @@ def main(arguments: list[str]) -> int:
     except (SettingsError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    from boardwright.gateway.app import serve
-
     try:
-        asyncio.run(serve(settings))
+        asyncio.run(_serve(settings))
     except OSError as error:
         sys.stderr.write(f"{error}\n")
         return 4
     return 0
+
+
+async def _serve(settings: Settings) -> None:
+    from boardwright.gateway.app import serve
+
+    await serve(settings)
+    end_process()
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
     finally:
         waiting.cancel()
         http.should_exit = True
+        connections.end_streams()
         await asyncio.gather(authority.stop(_DRAIN_SECONDS), serving)
         await connections.close()
         if settings.ready_file is not None:

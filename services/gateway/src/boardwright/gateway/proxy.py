@@ -56,7 +56,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[type-arg]
                 handler = grpc.unary_unary_rpc_method_handler(_unary_handler(channel, method, service))
                 self._handlers[method, service] = handler
             return handler
-        return grpc.stream_stream_rpc_method_handler(_stream_handler(channel, method, service))
+        return grpc.stream_stream_rpc_method_handler(_stream_handler(self._connections, method, service))
 
 
 def _unary_handler(channel: Any, method: str, service: str) -> Any:
@@ -77,18 +77,23 @@ def _unary_handler(channel: Any, method: str, service: str) -> Any:
     return pass_on
 
 
-def _stream_handler(channel: Any, method: str, service: str) -> Any:
+def _stream_handler(connections: Connections, method: str, service: str) -> Any:
+    channel = connections.channel(service)
+
     async def pass_on(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         call = channel.stream_stream(method)(
             requests, metadata=_forwarded(context.invocation_metadata()), timeout=_remaining(context)
         )
         try:
-            await _send_metadata(context, call)
-            async for response in call:
-                yield response
-            context.set_trailing_metadata(_plain(await call.trailing_metadata()))
+            with connections.stream(call):
+                await _send_metadata(context, call)
+                async for response in call:
+                    yield response
+                context.set_trailing_metadata(_plain(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
             await _refuse(context, error, service)
+        except Unavailable as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, error.message, _details(error))
         finally:
             call.cancel()  # does nothing to a call that has ended
 
@@ -106,8 +111,12 @@ async def _refuse(context: Any, error: grpc.aio.AioRpcError, service: str) -> No
     message = error.details() or ""
     if error.code() is grpc.StatusCode.UNAVAILABLE and not any(key == _DETAILS for key, _ in trailing):
         away = service_away(service)
-        message, trailing = away.message, ((_DETAILS, to_status(away).SerializeToString()),)
+        message, trailing = away.message, _details(away)
     await context.abort(error.code(), message, trailing)
+
+
+def _details(error: Unavailable) -> _Metadata:
+    return ((_DETAILS, to_status(error).SerializeToString()),)
 
 
 def service_away(service: str) -> Unavailable:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import grpc
 
+from boardwright.rpc.errors import Unavailable
 from boardwright.rpc.server_options import MESSAGE_OPTIONS
 
 SERVICES = ("registry", "calibration", "compiler", "builder", "delivery")
@@ -46,6 +49,8 @@ class Connections:
     """One channel to each service; made in a running event loop, connected when first used."""
 
     def __init__(self, endpoints: Mapping[str, str]) -> None:
+        self._streams: set[Any] = set()
+        self._stopping = False
         self._channels = {
             service: grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
             for service, endpoint in endpoints.items()
@@ -54,6 +59,30 @@ class Connections:
     def channel(self, service: str) -> Any:
         """The `grpc.aio.Channel` to one of `SERVICES`; its calls take and give bytes by default."""
         return self._channels[service]
+
+    @contextlib.contextmanager
+    def stream(self, call: Any) -> Iterator[None]:
+        """Around what reads from a stream of a service: `end_streams` breaks it off.
+
+        Raises: Unavailable SERVICE_STOPPING, when it was broken off.
+        """
+        self._streams.add(call)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            raise Unavailable(
+                "SERVICE_STOPPING", "the gateway is stopping; connect again and resume"
+            ) from None
+        finally:
+            self._streams.discard(call)
+
+    def end_streams(self) -> None:
+        """End open streams, which would last for ever, so that watchers resume elsewhere."""
+        self._stopping = True
+        for call in list(self._streams):
+            call.cancel()
 
     async def close(self) -> None:
         """Close all channels; calls that still run are cancelled."""

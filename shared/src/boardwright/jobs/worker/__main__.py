@@ -10,8 +10,9 @@ from boardwright import telemetry
 from boardwright.jobs.confinement import scrub_environment
 from boardwright.jobs.subprocess_executor import SubprocessExecutor
 from boardwright.jobs.worker.app import FolderInUse, run_worker
-from boardwright.jobs.worker.settings import read_settings
+from boardwright.jobs.worker.settings import WorkerSettings, read_settings
 from boardwright.jobs.worker.transfer import RegistryTransfer
+from boardwright.rpc.ending import end_process
 
 
 def main() -> int:
@@ -24,11 +25,16 @@ def main() -> int:
         return 2
     telemetry.configure("worker")
     try:
-        asyncio.run(run_worker(settings, SubprocessExecutor(), RegistryTransfer(settings.registry)))
+        asyncio.run(_work(settings))
     except FolderInUse as error:
         sys.stderr.write(f"{error}\n")
         return 4
     return 0
+
+
+async def _work(settings: WorkerSettings) -> None:
+    await run_worker(settings, SubprocessExecutor(), RegistryTransfer(settings.registry))
+    end_process()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,13 @@ from boardwright.gateway.rest.api import Method, method
 from boardwright.gateway.rest.routes import Route
 from boardwright.gateway.services import Connections
 from boardwright.rpc.documents import to_document
-from boardwright.rpc.errors import BoardwrightError, InvalidArgument, ResourceExhausted, from_rpc_error
+from boardwright.rpc.errors import (
+    BoardwrightError,
+    InvalidArgument,
+    ResourceExhausted,
+    Unavailable,
+    from_rpc_error,
+)
 
 LARGEST_BODY_BYTES = 4 << 20
 _LARGE_BYTES = 64 << 10
@@ -51,7 +57,8 @@ def endpoint_for(route: Route, connections: Connections) -> Endpoint:
                 request_serializer=rpc.request.SerializeToString,
                 response_deserializer=rpc.response.FromString,
             )(message, metadata=metadata)
-            return await _stream(stream, rpc, "text/event-stream" in request.headers.get("accept", ""))
+            events = "text/event-stream" in request.headers.get("accept", "")
+            return await _stream(connections, stream, rpc, events)
         call = channel.unary_unary(
             rpc.path,
             request_serializer=rpc.request.SerializeToString,
@@ -85,10 +92,11 @@ def translate(error: grpc.aio.AioRpcError, service: str) -> BoardwrightError:
     return service_away(service) if told.reason == "SERVICE_UNREACHABLE" else told
 
 
-async def _stream(call: Any, rpc: Method, events: bool) -> Response:
+async def _stream(connections: Connections, call: Any, rpc: Method, events: bool) -> Response:
     # The first message is awaited before the answer begins, so that a refusal still becomes a status.
     try:
-        first = await call.read()
+        with connections.stream(call):
+            first = await call.read()
     except grpc.aio.AioRpcError as error:
         raise translate(error, rpc.service) from error
 
@@ -98,12 +106,13 @@ async def _stream(call: Any, rpc: Method, events: bool) -> Response:
     async def lines() -> AsyncIterator[bytes]:
         message = first
         try:
-            while message is not _END:
-                yield line(_json(message))
-                message = await call.read()
-        except grpc.aio.AioRpcError as error:
-            document = problems.document_of(translate(error, rpc.service))
-            yield line(json.dumps({"problem": document}).encode())
+            with connections.stream(call):
+                while message is not _END:
+                    yield line(_json(message))
+                    message = await call.read()
+        except (grpc.aio.AioRpcError, Unavailable) as error:
+            told = error if isinstance(error, Unavailable) else translate(error, rpc.service)
+            yield line(json.dumps({"problem": problems.document_of(told)}).encode())
         finally:
             call.cancel()
 
