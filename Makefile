@@ -30,7 +30,7 @@ help: ## List the targets
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing torch (the largest part, once; all of it takes some minutes)…"
-	@$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	@$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	@touch $@
 
 # One pip call for all members, so that none is looked for in an index; folders with
