@@ -252,3 +252,11 @@ def test_only_one_agent_works_in_a_home(enrolled) -> None:
 def test_a_key_that_others_may_read(enrolled) -> None:
     (enrolled.home / "device.key").chmod(0o644)
     assert enrolled("once")[1]["reason"] == "KEY_UNSAFE"
+
+
+def test_a_key_that_the_disk_damaged_is_replaced_by_a_new_enrolment(enrolled, fleet) -> None:
+    (enrolled.home / "device.key").write_bytes(b"")
+    code, said = enrolled("once")
+    assert (code, said["reason"]) == (3, "HOME_DAMAGED") and "--again" in said["message"]
+    options = ("--server", fleet.server.url, "--token", fleet.server.token(2), "--id", "cam-1", "--again")
+    assert enrolled("enroll", *options)[0] == 0

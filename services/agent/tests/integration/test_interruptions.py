@@ -112,6 +112,28 @@ def test_a_disk_that_becomes_full_during_the_download(enrolled, fleet, monkeypat
     assert enrolled("once")[1]["result"] == "installed"
 
 
+@pytest.mark.parametrize(
+    ("number", "reason"), [(errno.ENOSPC, "DISK_FULL"), (errno.EROFS, "HOME_UNWRITABLE")]
+)
+def test_a_disk_that_takes_nothing_does_not_keep_the_device_from_saying_so(
+    enrolled, fleet, monkeypatch, number: int, reason: str
+) -> None:
+    fleet.release(1)
+    real = os.open
+
+    def refusing(path, flags: int, *more: object, **named: object) -> int:
+        if str(path).startswith(str(enrolled.home)) and flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, flags, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refusing)
+        code, said = enrolled("once")
+    assert (code, said["reason"]) == (4, reason)
+    assert fleet.server.reports[-1]["refusal"]["reason"] == reason
+    assert enrolled("once")[1]["result"] == "installed"
+
+
 def test_a_power_cut_between_switch_and_check_is_finished_on_the_next_start(
     enrolled, fleet, monkeypatch
 ) -> None:
@@ -126,6 +148,23 @@ def test_a_power_cut_between_switch_and_check_is_finished_on_the_next_start(
     code, said = enrolled("once", "--health-command", "false")
     assert (code, said["reason"]) == (3, "HEALTH_FAILED")
     assert enrolled.run_model() == 2.0 and not enrolled("status")[1]["trial_pending"]
+
+
+def test_a_slot_that_the_disk_lost_under_trial_is_left_at_once(enrolled, fleet) -> None:
+    from boardwright.agent.home import Home, Trial
+
+    for number in (1, 2):
+        fleet.release(number, scale=float(number))
+        enrolled("once")
+    Home(enrolled.home).save_state(trial=Trial("b", "a", attempts=1))
+    (enrolled.home / "current" / "slot.json").write_bytes(b"")
+    (enrolled.home / "current" / "model.onnx").unlink()
+    fleet.server.fault.refuse["/tuf"] = 503
+    assert enrolled("once")[1]["reason"] == "SERVER_ERROR"
+    assert enrolled.run_model() == 1.0
+    fleet.server.fault.refuse.clear()
+    assert enrolled("once")[1]["result"] == "installed"
+    assert enrolled.run_model() == 2.0
 
 
 def test_a_slot_that_takes_the_device_down_every_time_is_given_up(enrolled, fleet) -> None:

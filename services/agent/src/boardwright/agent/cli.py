@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boardwright.agent.errors import EXIT_DONE, EXIT_USAGE, AgentError
+from boardwright.agent.errors import EXIT_DONE, EXIT_USAGE, AgentError, disk_failed
 from boardwright.agent.home import Home
 from boardwright.device.shorthand import shorten_names
 
@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say_error(options, error)
         return error.exit_code
     except OSError as error:
-        sys.stderr.write(f"boardwright-agent: {options.home} cannot be used: {error}\n")
-        return 4
+        failed = disk_failed(error, options.home)
+        _say_error(options, failed)
+        return failed.exit_code
     except KeyboardInterrupt:
         return EXIT_DONE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boardwright.agent.download import Progress
-from boardwright.agent.errors import AgentError
+from boardwright.agent.errors import AgentError, disk_failed
 from boardwright.agent.home import Home, Identity
 from boardwright.agent.http import Http
 from boardwright.agent.report import make_report, send_if_due
@@ -74,7 +75,6 @@ class Device:
             Refused: NOT_ENROLLED, KEY_UNSAFE, HOME_DAMAGED: there is nobody to report as.
         """
         identity = self._home.identity()
-        self._home.prepare()
         http = Http(identity.server)
         try:
             return self._pass(identity, http, report_always, verify_slot)
@@ -114,10 +114,16 @@ class Device:
         outcome: Outcome | None = None
         error: AgentError | None = None
         try:
+            self._home.prepare()
             outcome = installer.run()
         except AgentError as caught:
             error = caught
-        self._home.save_state(last=_summary(outcome, error))
+        except OSError as caught:
+            error = disk_failed(caught, self._home.folder)
+        with contextlib.suppress(
+            OSError
+        ):  # a disk that takes nothing must not keep the device from saying so
+            self._home.save_state(last=_summary(outcome, error))
         report = make_report(self._home, identity, host, outcome, error)
         try:
             poll_seconds = send_if_due(self._home, server, report, http.clock, always=report_always)

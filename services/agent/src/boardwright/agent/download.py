@@ -6,7 +6,6 @@ appears under `<hex>` only once its length and SHA-256 are right.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -16,13 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from boardwright.agent.errors import Refused, StorageFailed, Unavailable
+from boardwright.agent.errors import Refused, Unavailable
 from boardwright.agent.server import BlobAnswer
 from boardwright.content.digest import Digest
 from boardwright.content.durable import sync_folder
 from boardwright.device.bundle import Bundle, BundleFile
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SPARE_BYTES = 16 << 20
 _ATTEMPTS = 5
 _LONGEST_PAUSE_SECONDS = 8.0
@@ -74,6 +72,7 @@ class Downloads:
         Raises:
             Refused: BLOB_CHANGED.
             Unavailable: DISK_FULL, or the link broke too often without any progress.
+            OSError: the disk became full or fails.
         """
         missing = [
             file for file in bundle.files if not (self._is_complete(file) or self._adopt(file, present))
@@ -122,7 +121,7 @@ class Downloads:
         needed = sum(file.size_bytes for file in missing) - arrived + _SPARE_BYTES
         free = shutil.disk_usage(self._folder).free
         if free < needed:
-            raise StorageFailed(
+            raise Unavailable(
                 "DISK_FULL",
                 f"the update needs {_megabytes(needed)} and {self._folder} has {_megabytes(free)} free: "
                 f"free {_megabytes(needed - free)}, then the agent goes on by itself",
@@ -137,8 +136,6 @@ class Downloads:
             resumed = self._arrived(file)
             try:
                 self._receive(file, resumed, progress)
-            except StorageFailed:
-                raise
             except Unavailable:
                 failures = failures + 1 if self._arrived(file) <= resumed else 1
                 if failures >= _ATTEMPTS:
@@ -166,15 +163,12 @@ class Downloads:
         if offset == file.size_bytes and offset > 0:
             return
         answer = self._source.open_blob(file.digest, offset)
-        try:
-            with open(self._partial(file), "r+b" if offset else "wb") as stream:
-                stream.seek(answer.offset)
-                stream.truncate()
-                self._copy(answer, stream, file, progress)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            raise _disk_error(error, self._folder) from error
+        with open(self._partial(file), "r+b" if offset else "wb") as stream:
+            stream.seek(answer.offset)
+            stream.truncate()
+            self._copy(answer, stream, file, progress)
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def _copy(
         self, answer: BlobAnswer, stream: BinaryIO, file: BundleFile, progress: Callable[[int], None]
@@ -204,18 +198,6 @@ class Downloads:
 def _digest(path: Path) -> Digest:
     with open(path, "rb") as stream:
         return Digest(hashlib.file_digest(stream, "sha256").hexdigest())
-
-
-def _disk_error(error: OSError, folder: Path) -> StorageFailed:
-    if error.errno in _FULL:
-        return StorageFailed(
-            "DISK_FULL",
-            f"the disk of {folder} became full during the download: free some space, "
-            f"then the agent goes on where it stopped",
-        )
-    return StorageFailed(
-        "HOME_UNWRITABLE", f"{folder} cannot be written ({error.strerror}): repair it, then retry"
-    )
 
 
 def _megabytes(size: int) -> str:

@@ -7,6 +7,9 @@ that says what to do next.
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 EXIT_DONE = 0
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
@@ -53,5 +56,11 @@ class Unavailable(AgentError):
     exit_code = EXIT_UNAVAILABLE
 
 
-class StorageFailed(Unavailable):
-    """This device's own disk is full or broken: no other server or link would help."""
+def disk_failed(error: OSError, folder: Path) -> Unavailable:
+    """What it means that this device's own disk did not do what it should."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return Unavailable(
+            "DISK_FULL",
+            f"the disk of {folder} is full: free some space, then the agent goes on where it stopped",
+        )
+    return Unavailable("HOME_UNWRITABLE", f"{folder} cannot be used ({error}): repair it, then retry")

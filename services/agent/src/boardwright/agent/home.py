@@ -29,6 +29,7 @@ from boardwright.content.canonical import canonical_json
 from boardwright.content.durable import make_folder, remove_leftovers, write_file
 
 _SCHEMA = "boardwright.agent.v1"
+_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,8 @@ class Home:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise Refused(
                 "HOME_DAMAGED",
-                f"{self.folder / 'identity.json'} cannot be read ({error}): enrol again with a new token",
+                f"{self.folder / 'identity.json'} cannot be read ({error}): "
+                f"enrol with a new token and --again",
             ) from error
 
     def save_identity(self, identity: Identity) -> None:
@@ -192,7 +194,7 @@ class Home:
         """The device's private key, made on first use. Raw 32 bytes.
 
         Raises:
-            Refused: KEY_UNSAFE when others may read it.
+            Refused: KEY_UNSAFE when others may read it, HOME_DAMAGED when it is no key.
         """
         if not self.key_path.exists():
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -205,7 +207,10 @@ class Home:
                 f"{self.key_path} has mode {mode:04o}, so others may read it: "
                 f"enrol the device again if they did, else run chmod 600 on it",
             )
-        return self.key_path.read_bytes()
+        key = self.key_path.read_bytes()
+        if len(key) != _KEY_BYTES:
+            raise Refused("HOME_DAMAGED", f"{self.key_path} is no key: enrol with a new token and --again")
+        return key
 
     def state(self) -> State:
         """What was remembered; nothing when the file is missing or unreadable, for all of it can be lost."""
@@ -238,7 +243,8 @@ class Home:
             Refused: AGENT_RUNNING.
         """
         make_folder(self.folder)
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Only read: on a disk that the kernel made read-only the agent still tells its server.
+        descriptor = os.open(self.folder / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from importlib.metadata import version
 from typing import Any
@@ -108,5 +109,7 @@ def send_if_due(
     skew = clock.ahead_seconds
     timed = {"device_time_us": now_us, "clock_behind_seconds": None if skew is None else round(skew)}
     answer = server.report({**report, **timed})
-    home.save_state(report_digest=digest, reported_us=now_us)
-    return int(answer.get("poll_seconds") or 0)
+    with contextlib.suppress(OSError):  # then it is told once more next time
+        home.save_state(report_digest=digest, reported_us=now_us)
+    wished = answer.get("poll_seconds")
+    return wished if isinstance(wished, int) and wished > 0 else 0

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from boardwright.agent.errors import Unavailable
@@ -16,6 +17,8 @@ from boardwright.content.digest import Digest
 from boardwright.device import signing
 
 _SKEWED = b"TIMESTAMP_SKEWED"
+_ERROR_CHUNKS = 4
+"""How much of an error is read: whoever answers may never stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class DeliveryServer:
             status, got, chunks = self._http.stream("GET", path, headers=headers)
             if status in (200, 206):
                 return BlobAnswer(offset if status == 206 else 0, chunks)
-            answer = Answer(status, got, b"".join(chunks)[: 1 << 20])
+            answer = Answer(status, got, b"".join(islice(chunks, _ERROR_CHUNKS)))
             if attempt == 2 or not self._corrected(answer):
                 break
         if answer.status == 404:

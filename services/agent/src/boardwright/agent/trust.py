@@ -108,7 +108,8 @@ class FleetTrust:
 
         Raises:
             Refused: CLOCK_WRONG, METADATA_EXPIRED, METADATA_ROLLED_BACK, METADATA_UNSIGNED, METADATA_CHANGED.
-            Unavailable: SERVER_UNREACHABLE, REPOSITORY_MISSING, SERVER_ERROR, DISK_FULL.
+            Unavailable: SERVER_UNREACHABLE, REPOSITORY_MISSING, SERVER_ERROR.
+            OSError: the disk is full or fails.
         """
         now = datetime.now(UTC)
         floor = datetime.fromtimestamp(self._home.state().clock_floor_us / 1e6, UTC)
@@ -195,11 +196,6 @@ class FleetTrust:
             if isinstance(cause, AgentError):
                 raise cause from error
             raise Unavailable("SERVER_UNREACHABLE", f"{self._http.server}: {error}") from error
-        except OSError as error:
-            raise Unavailable(
-                "DISK_FULL" if error.errno in (28, 122) else "HOME_UNWRITABLE",
-                f"{self._home.folder} cannot be used ({error.strerror}): free space or repair it, then retry",
-            ) from error
 
     def _expired(self, error: ExpiredMetadataError) -> Refused:
         now = datetime.now(UTC)

@@ -8,7 +8,6 @@ again in place, and only then forget the way back.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shlex
 import subprocess
@@ -18,10 +17,11 @@ from pathlib import Path
 
 from boardwright.agent.check import CheckResult, check_in_process
 from boardwright.agent.download import BlobSource, Downloads, Progress
-from boardwright.agent.errors import Refused, RolledBack, Unavailable
+from boardwright.agent.errors import Refused, RolledBack
 from boardwright.agent.home import Home, Identity, Refusal, Trial
 from boardwright.agent.slots import Slot, Slots
 from boardwright.agent.trust import FleetTrust, SignedBundle
+from boardwright.content.canonical import read_json
 from boardwright.device.index import GroupOffer, OfferedBundle
 from boardwright.model.errors import ModelError
 from boardwright.model.host import Host
@@ -97,10 +97,12 @@ class Installer:
         if trial is None:
             return
         current = slots.current()
-        if current is None or current.name != trial.slot:
-            self.home.save_state(trial=None)
+        if current is not None and current.name == trial.slot:
+            self._try(slots, current, trial)
             return
-        self._try(slots, current, trial)
+        if slots.linked() == trial.slot:  # the disk lost what was switched to
+            slots.switch(trial.previous)
+        self.home.save_state(trial=None)
 
     def run(self) -> Outcome:
         """Bring the device to what the fleet should run.
@@ -108,6 +110,7 @@ class Installer:
         Raises:
             Refused: with the reason; the device keeps or gets back what worked.
             Unavailable: the next pass goes on from here.
+            OSError: the disk is full or fails; the next pass goes on from here.
         """
         self.recover()
         trust = self.open_trust()
@@ -142,8 +145,6 @@ class Installer:
         except Refused as refused:
             self._remember(signed, offer, refused)
             raise
-        except OSError as error:
-            raise _disk_error(error, self.home.folder) from error
 
     def _fitting(self, offer: GroupOffer) -> OfferedBundle:
         """The first bundle of a release that may run on this host."""
@@ -204,8 +205,8 @@ class Installer:
     def _same_pin(self, staged: Path, signed: SignedBundle) -> None:
         file = signed.bundle.file("pin")
         try:
-            document = {} if file is None else json.loads((staged / file.name).read_bytes())
-        except (ValueError, RecursionError):
+            document = {} if file is None else read_json((staged / file.name).read_bytes())
+        except ValueError:
             document = None
         if document != signed.pin:
             raise Refused(
@@ -276,11 +277,3 @@ def _why_not(offered: OfferedBundle, host: Host) -> list[str]:
         return mismatches(HardwarePin.from_json(offered.pin), host)
     except ModelError as error:
         return [f"its pin cannot be read ({error.message}), so this agent is too old for it"]
-
-
-def _disk_error(error: OSError, folder: Path) -> Unavailable:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable(
-            "DISK_FULL", f"the disk of {folder} is full: free some space, then the agent goes on"
-        )
-    return Unavailable("HOME_UNWRITABLE", f"{folder} cannot be used ({error}): repair it, then retry")

@@ -1,0 +1,43 @@
+"""A server that answers oddly: the device neither falls over nor fills up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boardwright.agent.errors import Unavailable
+from boardwright.agent.home import Home
+from boardwright.agent.http import Http, ServerClock
+from boardwright.agent.report import send_if_due
+from boardwright.agent.server import DeliveryServer
+from boardwright.content.digest import Digest
+
+KEY = bytes(32)
+
+
+def test_an_error_that_never_ends_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+
+    def endless() -> Iterator[bytes]:
+        while len(sent) < 1000:
+            sent.append(1)
+            yield bytes(1 << 10)
+
+    http = Http("http://127.0.0.1:9")
+    monkeypatch.setattr(Http, "stream", lambda *given, **named: (500, {}, endless()))
+    with pytest.raises(Unavailable, match="HTTP 500"):
+        DeliveryServer(http, KEY, "devices/cam-1").open_blob(Digest.of(b"x"), 0)
+    assert len(sent) < 10
+
+
+@pytest.mark.parametrize("wished", ["soon", -5, float("inf"), [1], None])
+def test_a_pause_that_is_no_number_of_seconds_is_no_wish(tmp_path: Path, wished: object) -> None:
+    class Server(DeliveryServer):
+        def report(self, document: Any) -> dict[str, Any]:
+            return {"poll_seconds": wished}
+
+    server = Server(Http("http://127.0.0.1:9"), KEY)
+    assert send_if_due(Home(tmp_path), server, {"kind": "seen"}, ServerClock()) == 0
