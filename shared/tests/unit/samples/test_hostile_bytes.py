@@ -1,5 +1,6 @@
 """Random damage, from fixed seeds: the answer is an image, a sample or a plain refusal."""
 
+import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -85,3 +86,82 @@ def test_a_class_index_beyond_reason_is_named_and_not_counted_up_to(tmp_path: Pa
     np.savez(tmp_path / "a.npz", images=np.zeros((1, 2, 2)), labels=np.array([10**15]))
     with pytest.raises(SampleError, match="is too large"):
         read_layout(tmp_path / "a.npz")
+
+
+LONG = "x" * 5000
+NAMES_OF_NAMES = "a: &a [x, y]\nb: &b [*a, *a]\nnames: [*b]\ntrain: images\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 2000,
+        "train: images\nnames: !!int x\n",
+        "train: 2026-02-31\n",
+        NAMES_OF_NAMES,
+        "train: images\nnames: {.inf: a}\n",
+        f"train: {LONG}\n",
+    ],
+)
+def test_a_description_that_yaml_cannot_make_sense_of(tmp_path: Path, picture: Picture, text: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.png").write_bytes(picture())
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(SampleError) as caught:
+        list(read_layout(tmp_path))
+    assert caught.value.reason == "LAYOUT_INVALID" and str(tmp_path / "data.yaml") in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "train.txt"])
+def test_a_list_that_is_no_text_is_named(tmp_path: Path, picture: Picture, name: str) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "images/a.png").write_bytes(picture())
+    if name == "train.txt":
+        (tmp_path / "data.yaml").write_text("train: train.txt\n")
+    (tmp_path / name).write_bytes(b"images/\xff.png\n")
+    with pytest.raises(SampleError, match=f"{name}: not text in UTF-8"):
+        list(read_layout(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("images", "id"), []),
+        (("images", "file_name"), LONG),
+        (("images", "width"), 10**400),
+        (("annotations", "image_id"), {}),
+        (("annotations", "category_id"), []),
+        (("annotations", "bbox"), [0, 0, 10**400, 1]),
+        (("annotations", "bbox"), [0, 0, float("nan"), 1]),
+    ],
+)
+def test_a_coco_document_with_one_wrong_value(
+    tmp_path: Path, picture: Picture, place: tuple[str, str], value: object
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.png").write_bytes(picture())
+    document = json.loads(DESCRIPTIONS["coco.json"])
+    document[place[0]][0][place[1]] = value
+    (tmp_path / "coco.json").write_text(json.dumps(document))
+    (sample,) = read_layout(tmp_path / "coco.json")
+    assert isinstance(sample, BadSample) or sample.label == ()
+
+
+def test_a_long_name_in_a_table_is_a_missing_image(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(f"file,class_index\n{LONG}.png,0\n")
+    (sample,) = read_layout(tmp_path)
+    assert isinstance(sample, BadSample) and sample.line == 2 and "is missing" in sample.reason
+
+
+def test_arrays_whose_header_or_stream_is_damaged(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((4, 8, 8), np.uint8))
+    whole = (tmp_path / "a.npz").read_bytes()
+    np.save(tmp_path / "plain.npy", np.zeros((4, 8, 8), np.uint8))
+    plain = (tmp_path / "plain.npy").read_bytes()
+    broken = [whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :] for place in range(30, 90)]
+    for number, data in enumerate([*broken, plain.replace(b"8)", b"8\xff")]):
+        path = tmp_path / f"{number}.{'npz' if number < len(broken) else 'npy'}"
+        path.write_bytes(data)
+        with contextlib.suppress(SampleError):  # a changed pixel is no damage that shows
+            list(read_layout(path))

@@ -4,13 +4,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from boardwright.content.canonical import read_json
 from boardwright.samples.errors import SampleError
 from boardwright.samples.found import BadSample, FoundSample, SampleSource
 from boardwright.samples.labels import Box
-from boardwright.samples.layouts.files import choose_split, inside, media_type, relative_name
+from boardwright.samples.layouts.files import choose_split, inside, is_present, media_type, relative_name
+
+_LARGEST = 1e9
 
 
 def recognise(root: Path) -> bool:
@@ -43,11 +45,10 @@ def read(root: Path, split: str) -> SampleSource:
     categories = sorted(content["categories"], key=lambda entry: entry["id"])
     class_ids = {entry["id"]: index for index, entry in enumerate(categories)}
     classes = tuple(str(entry["name"]) for entry in categories)
-    by_image: defaultdict[Any, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
+    by_image: defaultdict[Any, list[tuple[int, Any]]] = defaultdict(list)
     for number, annotation in enumerate(content.get("annotations", [])):
-        by_image[annotation.get("image_id") if isinstance(annotation, dict) else None].append(
-            (number, annotation)
-        )
+        image = annotation.get("image_id") if isinstance(annotation, dict) else None
+        by_image[_identity(image)].append((number, annotation))
     folder = _image_folder(document, content["images"])
 
     def samples() -> Iterator[FoundSample | BadSample]:
@@ -104,7 +105,7 @@ def _image_folder(document: Path, images: list[Any]) -> Path:
     for entry in images[:20]:
         name = entry.get("file_name") if isinstance(entry, dict) else None
         for place in places:
-            if isinstance(name, str) and (path := inside(place, name)) and path.is_file():
+            if isinstance(name, str) and (path := inside(place, name)) and is_present(path):
                 return place
     return document.parent
 
@@ -115,7 +116,7 @@ def _sample(
     base: Path,
     number: int,
     entry: Any,
-    by_image: dict[Any, list[tuple[int, dict[str, Any]]]],
+    by_image: dict[Any, list[tuple[int, Any]]],
     class_ids: dict[int, int],
 ) -> FoundSample | BadSample:
     if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
@@ -127,10 +128,10 @@ def _sample(
             name, str(document), 0, f"images[{number}]: {name} leads out of the dataset's folder"
         )
     name = relative_name(path, base) if path.is_relative_to(base) else name
-    if not path.is_file():
+    if not is_present(path):
         return BadSample(name, str(path), 0, "the image is missing")
     boxes: list[Box] = []
-    for index, annotation in by_image.get(entry.get("id"), []):
+    for index, annotation in by_image.get(_identity(entry.get("id")), []):
         box = _box(annotation, entry, class_ids)
         if isinstance(box, str):
             return BadSample(name, str(document), 0, f"annotations[{index}]: {box}")
@@ -138,21 +139,32 @@ def _sample(
     return FoundSample(name, path, media_type(path), tuple(boxes))
 
 
-def _box(annotation: dict[str, Any], image: dict[str, Any], class_ids: dict[int, int]) -> Box | str:
+def _identity(value: Any) -> int | str | None:
+    """What an image or a category is called by; None for what can be no name."""
+    return value if isinstance(value, (int, str)) else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    """Whether it may be a place in an image; JSON also takes NaN and numbers beyond all floats."""
+    return isinstance(value, (int, float)) and abs(value) <= _LARGEST
+
+
+def _box(annotation: Any, image: dict[str, Any], class_ids: dict[Any, int]) -> Box | str:
     """The annotation's box, or what is wrong with it."""
+    if not isinstance(annotation, dict):
+        return "an annotation is an object"
     width, height, bbox = image.get("width"), image.get("height"), annotation.get("bbox")
-    if not (
-        isinstance(width, (int, float)) and isinstance(height, (int, float)) and width > 0 and height > 0
-    ):
+    if not (_is_number(width) and _is_number(height) and width > 0 and height > 0):
         return "its image has no width and height"
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(v, (int, float)) for v in bbox):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
         return "bbox must be four numbers: x, y, width, height"
-    if annotation.get("category_id") not in class_ids:
+    category = class_ids.get(_identity(annotation.get("category_id")))
+    if category is None:
         return f"category_id {annotation.get('category_id')!r} is not among the categories"
     left, top = max(0.0, bbox[0]), max(0.0, bbox[1])
     right, bottom = min(width, bbox[0] + bbox[2]), min(height, bbox[1] + bbox[3])
     box = Box(
-        class_ids[annotation["category_id"]],
+        category,
         (left + right) / 2 / width,
         (top + bottom) / 2 / height,
         (right - left) / width,

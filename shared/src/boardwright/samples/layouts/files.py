@@ -48,6 +48,24 @@ def walk_images(folder: Path) -> Iterator[Path]:
                 yield Path(current) / name
 
 
+def is_present(path: Path) -> bool:
+    """Whether a file that a dataset names is there; a name that no file can have names none."""
+    return os.path.isfile(path)  # Path.is_file raises where the name is too long
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that hold something, stripped.
+
+    Raises:
+        SampleError: ``LAYOUT_INVALID``, it is not text in UTF-8.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise SampleError("LAYOUT_INVALID", f"{path}: not text in UTF-8: {error.reason}") from error
+    return [stripped for line in lines if (stripped := line.strip())]
+
+
 def relative_name(path: Path, root: Path) -> str:
     """The path below ``root`` with forward slashes."""
     return path.relative_to(root).as_posix()

@@ -8,7 +8,14 @@ from pathlib import Path
 from boardwright.samples.errors import SampleError
 from boardwright.samples.found import BadSample, FoundSample, SampleSource
 from boardwright.samples.labels import MAX_CLASSES, Label
-from boardwright.samples.layouts.files import choose_split, inside, media_type, relative_name
+from boardwright.samples.layouts.files import (
+    choose_split,
+    inside,
+    is_present,
+    media_type,
+    read_lines,
+    relative_name,
+)
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "image", "path", "name")
 _INDEX_COLUMNS = ("class_index", "class_id", "target")
@@ -112,7 +119,7 @@ def _class_names(table: Path, columns: _Columns, values: set[str]) -> tuple[tupl
         return names, {name: index for index, name in enumerate(names)}
     listing = table.parent / "classes.txt"
     if listing.is_file():
-        names = tuple(line.strip() for line in listing.read_text("utf-8").splitlines() if line.strip())
+        names = tuple(read_lines(listing))
         return names, {value: index for value, index in indices.items() if index < len(names)}
     return tuple(str(index) for index in range(max(indices.values(), default=-1) + 1)), indices
 
@@ -150,7 +157,7 @@ def _sample(
     places = [inside(folder, name) for folder in folders]
     if None in places:
         return f"{name} leads out of the dataset's folder"
-    path = next((place for place in places if place and place.is_file()), None)
+    path = next((place for place in places if place and is_present(place)), None)
     if path is None:
         return f"the image {name} is missing"
     value = (row.get(columns.label) or "").strip() if columns.label else ""

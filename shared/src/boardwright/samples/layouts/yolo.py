@@ -6,6 +6,7 @@ file is a background
 image: labelled, with no box.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,14 @@ from typing import Any
 from boardwright.samples.errors import SampleError
 from boardwright.samples.found import BadSample, FoundSample, SampleSource
 from boardwright.samples.labels import Box
-from boardwright.samples.layouts.files import choose_split, media_type, relative_name, walk_images
+from boardwright.samples.layouts.files import (
+    choose_split,
+    is_present,
+    media_type,
+    read_lines,
+    relative_name,
+    walk_images,
+)
 
 _DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
@@ -45,7 +53,7 @@ def read(root: Path, split: str) -> SampleSource:
     chosen = choose_split(split, splits) or tuple(found.parts)
     places = [place for name in chosen for place in found.parts[name]]
     every = [place for part in found.parts.values() for place in part]
-    labelled = any(label_file(path).is_file() for place in every for path in _images(place))
+    labelled = any(is_present(label_file(path)) for place in every for path in _images(place))
     classes = found.classes or (_numbered_classes(every) if labelled else ())
 
     def samples() -> Iterator[FoundSample | BadSample]:
@@ -80,7 +88,7 @@ def _from_folders(root: Path) -> _Found:
     listing = root / "classes.txt"
     classes: tuple[str, ...] = ()
     if listing.is_file():
-        classes = tuple(line.strip() for line in listing.read_text("utf-8").splitlines() if line.strip())
+        classes = tuple(read_lines(listing))
     return _Found(root, parts, classes)
 
 
@@ -89,8 +97,10 @@ def _from_description(path: Path) -> _Found:
 
     try:
         document = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date like 2026-02-31 is a ValueError
         raise SampleError("LAYOUT_INVALID", f"{path}: not YAML: {error}") from error
+    except RecursionError as error:
+        raise SampleError("LAYOUT_INVALID", f"{path}: nested too deeply") from error
     if not isinstance(document, dict):
         raise SampleError("LAYOUT_INVALID", f"{path}: expected keys such as train, val and names")
     root = path.parent
@@ -115,7 +125,7 @@ def _place(description: Path, root: Path, entry: Any, split: str) -> Path:
     # Roboflow writes "../train/images" for a folder that lies beside data.yaml.
     candidates = [root / str(entry), root / str(entry).removeprefix("../")]
     for candidate in candidates:
-        if candidate.exists():
+        if os.path.exists(candidate):  # Path.exists raises where the name is too long
             return candidate.resolve()
     raise SampleError("LAYOUT_INVALID", f"{description}: {split}: {entry} does not exist below {root}")
 
@@ -124,15 +134,22 @@ def _names(path: Path, document: dict[Any, Any]) -> tuple[str, ...]:
     names = document.get("names", [])
     if isinstance(names, dict):
         try:
-            ordered = {int(key): str(value) for key, value in names.items()}
-        except (TypeError, ValueError) as error:
+            ordered = {int(key): _name(path, value) for key, value in names.items()}
+        except (TypeError, ValueError, OverflowError) as error:
             raise SampleError("LAYOUT_INVALID", f"{path}: names: a key is no number: {error}") from error
         if sorted(ordered) != list(range(len(ordered))):
             raise SampleError("LAYOUT_INVALID", f"{path}: names: the keys must be 0 to {len(ordered) - 1}")
         return tuple(ordered[index] for index in range(len(ordered)))
     if not isinstance(names, list):
         raise SampleError("LAYOUT_INVALID", f"{path}: names must be a list or a mapping from index to name")
-    return tuple(str(name) for name in names)
+    return tuple(_name(path, name) for name in names)
+
+
+def _name(path: Path, name: object) -> str:
+    """A class's name; lists of lists could be written shortly and be long as text."""
+    if isinstance(name, (list, dict)):
+        raise SampleError("LAYOUT_INVALID", f"{path}: names: a name is a word or a number")
+    return str(name)
 
 
 def _images(place: Path) -> Iterator[Path]:
@@ -140,9 +157,8 @@ def _images(place: Path) -> Iterator[Path]:
     if place.is_dir():
         yield from walk_images(place)
         return
-    for line in place.read_text("utf-8").splitlines():
-        if line.strip():
-            yield Path(place.parent / line.strip())
+    for line in read_lines(place):
+        yield place.parent / line
 
 
 def _numbered_classes(places: list[Path]) -> tuple[str, ...]:
@@ -150,7 +166,7 @@ def _numbered_classes(places: list[Path]) -> tuple[str, ...]:
     for place in places:
         for image in _images(place):
             label = label_file(image)
-            if label.is_file():
+            if is_present(label):
                 for line in label.read_text("utf-8", errors="replace").splitlines():
                     first = line.partition(" ")[0]
                     if first.isascii() and first.isdigit() and len(first) < 6:
@@ -163,7 +179,7 @@ def _sample(path: Path, root: Path, classes: tuple[str, ...], labelled: bool) ->
         name = relative_name(path.resolve(), root.resolve())
     except ValueError:
         return BadSample(str(path), str(path), 0, "the image lies outside of the dataset's folder")
-    if not path.is_file():
+    if not is_present(path):
         return BadSample(name, str(path), 0, "the image is missing")
     if not labelled:
         return FoundSample(name, path, media_type(path), None)
