@@ -153,7 +153,7 @@ def _check_names(document: dict[str, Any], lines: Mapping[Path, int]) -> None:
                 line_of(place, lines),
             )
         name = entry["pass"]
-        if name not in PASSES:
+        if not isinstance(name, str) or name not in PASSES:
             raise RecipeError(
                 "RECIPE_UNKNOWN_PASS",
                 f"there is no pass {name!r}{_nearest(str(name), PASSES)}. "

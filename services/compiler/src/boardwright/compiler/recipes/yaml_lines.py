@@ -92,7 +92,7 @@ def _construct(node: Any, path: Path, lines: dict[Path, int]) -> Any:
         return items
     try:
         return yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError) as error:
+    except Exception as error:  # what a written tag does not fit ends in nearly anything
         raise RecipeError(
             "RECIPE_MALFORMED", f"{node.value!r} cannot be read: {error}.", node.start_mark.line + 1
         ) from error
