@@ -12,7 +12,7 @@ from urllib3 import BaseHTTPResponse, PoolManager
 from urllib3.exceptions import HTTPError
 
 from boardwright.content.digest import Digest
-from boardwright.content.errors import DigestMismatch, StoreUnavailable
+from boardwright.content.errors import DigestMismatch, StoreUnavailable, cause_of
 from boardwright.content.hashing import BackgroundHasher
 from boardwright.content.store import CHUNK_BYTES
 
@@ -96,7 +96,8 @@ class Downloads:
                 answer.release_conn()
         except HTTPError as error:
             raise StoreUnavailable(
-                f"the download broke off at {at} of {size_bytes} bytes ({error}): run it again to go on"
+                f"the download broke off at {at} of {size_bytes} bytes ({cause_of(error)}): "
+                "run it again to go on"
             ) from error
         if at < size_bytes:
             raise StoreUnavailable(f"the download ended at {at} of {size_bytes} bytes: run it again")

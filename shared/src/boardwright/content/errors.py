@@ -41,3 +41,9 @@ class StoreUnavailable(ContentError):
 
 class StoreFull(ContentError):
     """The store has no room left; a retry succeeds once there is some."""
+
+
+def cause_of(error: BaseException) -> str:
+    """What broke a connection, without the address that urllib3 tells before it: its signature is a key."""
+    reason = getattr(error, "reason", None)
+    return cause_of(reason) if isinstance(reason, BaseException) else str(error)

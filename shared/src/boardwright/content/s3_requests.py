@@ -21,7 +21,7 @@ from minio.signer import presign_v4
 from urllib3 import BaseHTTPResponse, PoolManager
 from urllib3.exceptions import HTTPError
 
-from boardwright.content.errors import ContentError, InvalidContent, StoreFull, StoreUnavailable
+from boardwright.content.errors import ContentError, InvalidContent, StoreFull, StoreUnavailable, cause_of
 
 _REQUEST_LIFE = timedelta(minutes=15)
 _FULL_CODES = frozenset({"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"})
@@ -234,7 +234,9 @@ def s3_errors() -> Iterator[None]:
     except (InvalidResponseError, ServerError) as error:
         raise _refusal(500, "", str(error)) from error
     except (HTTPError, OSError, MinioException) as error:
-        raise StoreUnavailable(f"the object store does not answer ({error}): start it, then retry") from error
+        raise StoreUnavailable(
+            f"the object store does not answer ({cause_of(error)}): start it, then retry"
+        ) from error
 
 
 def _refusal(status: int, code: str, message: str) -> ContentError:

@@ -21,7 +21,14 @@ from urllib3.exceptions import HTTPError
 from boardwright.api.registry.v1 import blobs_pb2 as pb
 from boardwright.content.digest import Digest, digest_file
 from boardwright.content.download import Downloads
-from boardwright.content.errors import BlobTooLarge, ContentError, DigestMismatch, StoreFull, StoreUnavailable
+from boardwright.content.errors import (
+    BlobTooLarge,
+    ContentError,
+    DigestMismatch,
+    StoreFull,
+    StoreUnavailable,
+    cause_of,
+)
 from boardwright.rpc.errors import BoardwrightError, FailedPrecondition, NotFound, from_rpc_error
 
 SMALL_BYTES = 1 << 20
@@ -284,8 +291,8 @@ class _Upload:
             )
         except (HTTPError, OSError) as error:
             raise StoreUnavailable(
-                f"part {part.number} could not be sent ({error}): start the store and upload again; "
-                "what arrived is kept"
+                f"part {part.number} could not be sent ({cause_of(error)}): "
+                "start the store and upload again; what arrived is kept"
             ) from error
         if answer.status == 200:
             return int(part.size_bytes)
