@@ -183,7 +183,7 @@ def _run_request(connection: sqlite3.Connection, request: _Request, *, savepoint
             connection.execute("RELEASE request")
         return True
     except Exception as error:
-        request.error = translate(error) if isinstance(error, sqlite3.Error) else error
+        request.error = translate(error) if isinstance(error, sqlite3.Error | OverflowError) else error
         if savepoint:
             if (
                 not connection.in_transaction

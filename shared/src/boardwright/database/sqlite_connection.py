@@ -13,6 +13,7 @@ from boardwright.database.errors import (
     DatabaseUnavailable,
     ForeignKeyViolation,
     UniqueViolation,
+    ValueRefused,
 )
 from boardwright.database.transaction import Row, Transaction
 
@@ -65,8 +66,10 @@ class SqliteTransaction(Transaction):
         self._connection.executemany(sql, rows)
 
 
-def translate(error: sqlite3.Error) -> Exception:
+def translate(error: sqlite3.Error | OverflowError) -> Exception:
     """The `boardwright.database` error that says the same; a programming mistake stays as it is."""
+    if isinstance(error, OverflowError):
+        return ValueRefused("a value cannot be stored or compared: a number needs more than 64 bits")
     name = getattr(error, "sqlite_errorname", "") or ""
     text = str(error)
     if name.startswith("SQLITE_CONSTRAINT"):

@@ -75,7 +75,7 @@ class _Reader:
             if snapshot:
                 self.connection.execute("BEGIN")
             return fn(_TimedTransaction(self))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
                 raise _TimeOver from error
             raise translate(error) from error

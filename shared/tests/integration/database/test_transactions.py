@@ -1,6 +1,7 @@
 """What storage code may rely on, on both databases."""
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -42,6 +43,16 @@ async def test_a_text_that_postgresql_cannot_hold_is_the_callers_mistake(databas
         return await store()
     with pytest.raises(ValueRefused, match="NUL") as caught:
         await store()
+    assert translate(caught.value).reason == "FIELD_INVALID"
+
+
+async def test_a_number_of_more_than_64_bits_is_no_defect(database):
+    """A version, say, that somebody asks for by a made-up number."""
+    found = "SELECT account FROM accounts WHERE balance = :n"
+    with contextlib.suppress(ValueRefused):  # PostgreSQL compares it
+        assert await database.read(lambda tx: tx.one(found, n=10**30)) is None
+    with pytest.raises(ValueRefused) as caught:
+        await database.write(lambda tx: insert(tx, "a", 10**30))
     assert translate(caught.value).reason == "FIELD_INVALID"
 
 
