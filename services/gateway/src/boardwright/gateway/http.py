@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -42,10 +44,15 @@ def make_application(settings: Settings, connections: Connections) -> FastAPI:
         app.add_route(route.path, _measured(route.rpc, endpoint_for(route, connections)), [route.http_method])
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> JSONResponse:
-        return JSONResponse(openapi_document(ROUTES, VERSION))
+    async def openapi() -> Response:
+        return Response(_openapi(), media_type="application/json")
 
     return app
+
+
+@cache
+def _openapi() -> bytes:
+    return json.dumps(openapi_document(ROUTES, VERSION)).encode()
 
 
 def _transfer(settings: Settings) -> Any:

@@ -37,6 +37,8 @@ _DATASETS = Listing(
     {"task": filters.Field("task"), "create_time": filters.Field("create_us", "time")},
     descending=False,
 )
+_MOST_COMPARED = 200
+"""Ids that a wrong one is compared with: comparing takes time that other calls wait for."""
 _VERSION_FIELDS = {"state": filters.Field("v.state"), "create_time": filters.Field("v.create_us", "time")}
 _VERSIONS = (
     "SELECT v.*, d.task FROM versions v"
@@ -233,7 +235,11 @@ def _dataset(tx: Transaction, key: DatasetKey) -> Dataset:
         dataset=key.dataset,
     )
     if row is None:
-        known = tx.all("SELECT dataset FROM datasets WHERE project = :project", project=key.project)
+        known = tx.all(
+            "SELECT dataset FROM datasets WHERE project = :project ORDER BY dataset LIMIT :most",
+            project=key.project,
+            most=_MOST_COMPARED,
+        )
         near = difflib.get_close_matches(key.dataset, [entry["dataset"] for entry in known], n=1)
         raise errors.dataset_not_found(names.dataset_name(key), near[0] if near else "")
     return rows.dataset(row)
