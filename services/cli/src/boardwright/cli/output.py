@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, TypeVar
 
 import typer
 
@@ -144,14 +144,23 @@ def _widths(rows: Sequence[Sequence[str]], columns: Sequence[str], terminal: int
 
 def print_notes(notes: Mapping[str, str]) -> None:
     """Print sentences under the names that they belong to, as wide as the terminal or as a page."""
+    for name, text in notes.items():
+        sys.stdout.write(f"{name}:\n{indented(text, 2, sys.stdout)}\n")
+
+
+def indented(text: str, spaces: int, stream: TextIO) -> str:
+    """Sentences behind so many spaces, in lines as wide as the stream's terminal or as a page."""
     import textwrap
 
-    width = get_terminal_size().columns if sys.stdout.isatty() else _PAGE_WIDTH
-    for name, text in notes.items():
-        lines = textwrap.wrap(
-            for_people(text), max(width - 2, 20), break_long_words=False, break_on_hyphens=False
-        )
-        sys.stdout.write("\n".join([f"{name}:", *(f"  {line}" for line in lines)]) + "\n")
+    margin = " " * spaces
+    return textwrap.fill(
+        for_people(text),
+        max(get_terminal_size().columns if stream.isatty() else _PAGE_WIDTH, spaces + 20),
+        initial_indent=margin,
+        subsequent_indent=margin,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def print_details(rows: Iterable[tuple[str, str]]) -> None:

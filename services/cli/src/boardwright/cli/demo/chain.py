@@ -16,7 +16,6 @@ from boardwright.cli.commands.releasing import replace_gates
 from boardwright.cli.demo.device import DeviceAgent
 from boardwright.cli.demo.stages import Stage, Stages
 from boardwright.cli.demo.subject import Samples, Subject
-from boardwright.cli.output import for_people
 from boardwright.rpc.errors import AlreadyExists, FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
@@ -236,7 +235,7 @@ class Chain:
                     raise
                 self._measured(self._here(built), stage, again=True)
                 answer = self._promoted(release, held.etag)
-            notes = [for_people(verdict.explanation) for verdict in answer.verdicts]
+            notes = [verdict.explanation for verdict in answer.verdicts]
             gates = f"{_count(len(notes), 'gate')} passed" if notes else "no gates"
             stage.done(f"{_short(release.name)} is on {STAGE}, {gates}", notes=notes)
 

@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from boardwright.cli.output import Format
+from boardwright.cli.output import Format, indented
 from boardwright.cli.progress import Bars
+
+_NOTES_AT = 19
+"""The column of a stage's result."""
 
 
 @dataclass
@@ -50,7 +53,8 @@ class Stages:
         seconds = time.monotonic() - begun
         again = "  (from before)" if current.reused else ""
         line = f"{number:>2}/{self.count}  {name:<11} {current.result}{again}  {seconds:.1f} s"
-        sys.stderr.write("\n".join([line, *(f"{'':19}{note}" for note in current.notes)]) + "\n")
+        notes = [indented(note, _NOTES_AT, sys.stderr) for note in current.notes]
+        sys.stderr.write("\n".join([line, *notes]) + "\n")
         sys.stderr.flush()
         self.ended.append(
             {"stage": name, "result": current.result, "reused": current.reused, "seconds": round(seconds, 2)}
