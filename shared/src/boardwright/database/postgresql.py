@@ -7,6 +7,7 @@ written once. The price, an occasional serialization failure, is paid here by ru
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
@@ -27,6 +28,8 @@ from boardwright.database.errors import (
 )
 from boardwright.database.placeholders import to_pyformat
 from boardwright.database.transaction import LONGEST_READ_SECONDS, Row, Transaction
+from boardwright.rpc.auth import current_principal
+from boardwright.rpc.turns import Turns
 
 if TYPE_CHECKING:
     import psycopg
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _THREADS = 8
+_THREADS_FOR_OTHERS = 2  # than one caller, all of whose reads may be long
 _ATTEMPTS = 40
 _CONNECT_TIMEOUT_SECONDS = 3
 _STATEMENT_TIMEOUT_MS = round(LONGEST_READ_SECONDS * 1000)
@@ -75,6 +79,7 @@ class PostgresqlDatabase(Database):
     def __init__(self, url: str, *, schema: str, migrations: str) -> None:
         super().__init__(url, schema=schema, migrations=migrations)
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix=f"postgresql-{schema}")
+        self._turns = Turns(_THREADS - _THREADS_FOR_OTHERS)
         self._local = _Connections()
         self._open: set[psycopg.Connection[dict[str, Any]]] = set()
         self._lock = threading.Lock()
@@ -99,7 +104,8 @@ class PostgresqlDatabase(Database):
                 self._keys[key] = (lock, waiting - 1)
 
     async def read(self, fn: Callable[[Transaction], T], /, *, snapshot: bool = True) -> T:
-        return await self._submit(fn, True)
+        async with self._turns.of(current_principal()) or contextlib.nullcontext():
+            return await self._submit(fn, True)
 
     async def _submit(self, fn: Callable[[Transaction], T], read_only: bool) -> T:
         if self._closed:

@@ -2,12 +2,14 @@
 
 A look-up by key takes some ten microseconds, less than handing it to a thread. What a caller's filter makes a
 query look at has no such bound, and while it ran on the event loop no other call would be answered. So a read
-begins on the loop, is broken off there after a few milliseconds, and begins again in a thread.
+begins on the loop, is broken off there after a few milliseconds, and begins again in a thread. Of those one
+caller has all but one at most.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import sqlite3
 import threading
@@ -20,6 +22,8 @@ from typing import Any, TypeVar
 from boardwright.database.errors import DatabaseUnavailable, QueryTooLong
 from boardwright.database.sqlite_connection import SqliteTransaction, connect, translate
 from boardwright.database.transaction import LONGEST_READ_SECONDS, Row, Transaction
+from boardwright.rpc.auth import current_principal
+from boardwright.rpc.turns import Turns
 
 T = TypeVar("T")
 
@@ -93,6 +97,7 @@ class Reads:
         self._reader: _Reader | None = None
         self._lock = threading.RLock()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sqlite-reads")
+        self._turns = Turns(_THREADS - 1)
         self._closed = False
 
     async def run(self, fn: Callable[[Transaction], T], snapshot: bool) -> T:
@@ -105,7 +110,10 @@ class Reads:
                     self._reader = _Reader(self._path, _LOOP_INSTRUCTIONS)
                 return self._reader.run(fn, snapshot, _LOOP_SECONDS)
         except _TimeOver:
-            return await self._in_thread(fn, snapshot)
+            async with self._turns.of(current_principal()) or contextlib.nullcontext():
+                if self._closed:
+                    raise self._closing() from None
+                return await self._in_thread(fn, snapshot)
 
     async def _in_thread(self, fn: Callable[[Transaction], T], snapshot: bool) -> T:
         hung_up = threading.Event()

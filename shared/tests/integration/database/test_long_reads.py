@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from boardwright.database import Database, DatabaseUnavailable, QueryTooLong
+from boardwright.rpc.auth import Principal, set_principal
 from boardwright.rpc.errors import ResourceExhausted
 from boardwright.rpc.translation import translate
 
@@ -55,6 +56,21 @@ async def test_it_ends_with_its_caller_or_with_the_database(sqlite_database):
     await asyncio.to_thread(sqlite_database.close)
     for each in [*reading, asyncio.create_task(sqlite_database.read(one_statement))]:
         with pytest.raises(DatabaseUnavailable, match="stopping"):
+            await each
+
+
+async def test_one_callers_leave_room_for_others(database):
+    async def read(name, long_read):
+        set_principal(Principal(name))
+        return await database.read(long_read)
+
+    anns = [asyncio.create_task(read("ann", one_statement)) for _ in range(10)]
+    await asyncio.sleep(0)
+    assert (await asyncio.create_task(read("bob", _longer_than_on_the_loop)))["n"] == 200_000
+    assert not any(each.done() for each in anns)
+    await asyncio.to_thread(database.close)
+    for each in anns:
+        with pytest.raises((DatabaseUnavailable, asyncio.CancelledError)):
             await each
 
 
