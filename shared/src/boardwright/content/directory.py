@@ -38,7 +38,6 @@ from boardwright.content.errors import (
     BlobNotFound,
     BlobTooLarge,
     DigestMismatch,
-    InvalidContent,
     SizeMismatch,
     StoreFull,
     StoreUnavailable,
@@ -56,7 +55,9 @@ from boardwright.content.store import (
     PartPlan,
     SignedRequest,
     UploadStat,
+    check_digest,
     part_plan,
+    range_end,
 )
 
 _HANDLE = re.compile(r"[0-9a-f]{32}")
@@ -111,9 +112,7 @@ class DirectoryStore:
         if found is None:
             raise BlobNotFound(f"there is no blob {digest}")
         size = found.size_bytes
-        if offset < 0 or offset > size or (length is not None and length < 0):
-            raise InvalidContent(f"{digest} has {size} bytes: {offset} and {length} name no range of them")
-        end = size if length is None else min(size, offset + length)
+        end = range_end(digest, size, offset, length)
         if offset == 0 and end == size:
             return self._verified(digest, size)
         return self._chunks(digest, offset, end)
@@ -161,7 +160,7 @@ class DirectoryStore:
         if isinstance(data, Path) and digest is not None and self.stat(digest) is not None:
             known = digest_file(data)
         if known is not None:
-            _check_digest(digest, known)
+            check_digest(digest, known)
             if (found := self.stat(known)) is not None:
                 # Whoever linked it may not have synced the folder yet, and we are about to acknowledge.
                 with store_errors(self._root):
@@ -173,7 +172,7 @@ class DirectoryStore:
                 file = temporary.open("xb", buffering=0)
             with file:
                 written = self._write_hashed(data, file)
-                _check_digest(digest, written)
+                check_digest(digest, written)
                 with store_errors(self._root):
                     os.fchmod(file.fileno(), _SEALED_MODE)
                     os.fsync(file.fileno())
@@ -392,8 +391,3 @@ def _source_chunks(data: bytes | BinaryIO | Path) -> Iterator[bytes]:
             yield from iter(lambda: source.read(CHUNK_BYTES), b"")
     else:
         yield from iter(lambda: data.read(CHUNK_BYTES), b"")
-
-
-def _check_digest(wanted: Digest | None, found: Digest) -> None:
-    if wanted is not None and wanted != found:
-        raise DigestMismatch(f"these bytes are {found}, not {wanted}; nothing was kept")

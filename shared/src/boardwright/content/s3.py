@@ -38,7 +38,6 @@ from boardwright.content.errors import (
     BlobNotFound,
     BlobTooLarge,
     DigestMismatch,
-    InvalidContent,
     SizeMismatch,
     StoreUnavailable,
     UploadNotFound,
@@ -69,7 +68,9 @@ from boardwright.content.store import (
     Part,
     SignedRequest,
     UploadStat,
+    check_digest,
     part_plan,
+    range_end,
 )
 
 
@@ -134,9 +135,7 @@ class S3Store:
     def open(self, digest: Digest, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         entry = self._entry_or_raise(digest)
         size = entry.size_bytes
-        if offset < 0 or offset > size or (length is not None and length < 0):
-            raise InvalidContent(f"{digest} has {size} bytes: {offset} and {length} name no range of them")
-        end = size if length is None else min(size, offset + length)
+        end = range_end(digest, size, offset, length)
         return self._chunks(digest, entry.key, offset, end, whole=offset == 0 and end == size)
 
     def read(self, digest: Digest, max_bytes: int) -> bytes:
@@ -334,7 +333,7 @@ class S3Store:
 
     def _put_bytes(self, data: bytes, digest: Digest | None) -> BlobStat:
         known = Digest.of(data)
-        _check_digest(digest, known)
+        check_digest(digest, known)
         if (found := self.stat(known)) is not None:
             return found
         key = new_key(len(data))
@@ -348,7 +347,7 @@ class S3Store:
         if path.stat().st_size <= SMALLEST_PART_BYTES:
             return self._put_bytes(path.read_bytes(), digest)
         known = digest_file(path)
-        _check_digest(digest, known)
+        check_digest(digest, known)
         if (found := self.stat(known)) is not None:
             return found
         size = path.stat().st_size
@@ -393,8 +392,3 @@ class S3Store:
     def _remove(self, key: str) -> None:
         with contextlib.suppress(Absent), s3_errors():
             self._client.remove_object(bucket_name=self._bucket, object_name=key)
-
-
-def _check_digest(wanted: Digest | None, found: Digest) -> None:
-    if wanted is not None and wanted != found:
-        raise DigestMismatch(f"these bytes are {found}, not {wanted}; nothing was kept")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from boardwright.content.digest import Digest
-from boardwright.content.errors import InvalidContent
+from boardwright.content.errors import DigestMismatch, InvalidContent
 
 CHUNK_BYTES = 1 << 20
 """How much `BlobStore.open` yields at a time."""
@@ -138,6 +138,23 @@ def part_plan(size_bytes: int) -> PartPlan:
     while part_bytes * MOST_PARTS < size_bytes:
         part_bytes *= 2
     return PartPlan(size_bytes, part_bytes)
+
+
+def range_end(digest: Digest, size_bytes: int, offset: int, length: int | None) -> int:
+    """Where the bytes end that `BlobStore.open` was asked for.
+
+    Raises:
+        InvalidContent: the offset or the length is negative, or the offset lies behind the end.
+    """
+    if offset < 0 or offset > size_bytes or (length is not None and length < 0):
+        raise InvalidContent(f"{digest} has {size_bytes} bytes: {offset} and {length} name no range of them")
+    return size_bytes if length is None else min(size_bytes, offset + length)
+
+
+def check_digest(wanted: Digest | None, found: Digest) -> None:
+    """Raises: DigestMismatch, unless the bytes have the digest that was given with them, if one was."""
+    if wanted is not None and wanted != found:
+        raise DigestMismatch(f"these bytes are {found}, not {wanted}; nothing was kept")
 
 
 class BlobStore(Protocol):
