@@ -76,7 +76,7 @@ IMPORT = StepKind(
 )
 OBSERVE = StepKind(
     "compile/observe",
-    version="7",
+    version="8",
     determinism=Determinism.PURE,
     defaults={
         "method": "min-max",

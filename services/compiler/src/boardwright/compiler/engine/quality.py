@@ -23,17 +23,21 @@ _CHECKPOINT_TO_BLAME = (
     "The checkpoint itself answers so: check the input spec's scaling and the output spec, and whether it "
     "was trained."
 )
+_NOT_KNOWN = (
+    "Check the input spec's scaling and the output spec, and whether the model was trained; of a model that "
+    "was made smaller, its float baseline beside it tells whether the checkpoint answers so too."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """``lost`` is empty when the outputs carry information, else a sentence that says what is wrong.
 
-    ``in_baseline``: the checkpoint's own outputs carry none either, so that no pass is to blame.
+    ``advice`` is what to do then; it depends on whether the baseline's own outputs carry any.
     """
 
     lost: str = ""
-    in_baseline: bool = False
+    advice: str = _QUANTIZING_TO_BLAME
 
     def describe(self) -> dict[str, Any]:
         """Return the verdict as JSON-able values."""
@@ -46,8 +50,7 @@ class Verdict:
             InformationLost: INFORMATION_LOST.
         """
         if self.lost:
-            advice = _CHECKPOINT_TO_BLAME if self.in_baseline else _QUANTIZING_TO_BLAME
-            raise InformationLost("INFORMATION_LOST", f"{self.lost} {advice}")
+            raise InformationLost("INFORMATION_LOST", f"{self.lost} {self.advice}")
 
 
 class InformationMeter:
@@ -104,8 +107,10 @@ class InformationMeter:
         Without a reference only what no working model does is found. ``objects`` is how many the labels name.
         """
         found = self._verdict(reference, objects)
-        if found.lost and (reference is None or reference._verdict(None, objects).lost):
-            return replace(found, in_baseline=True)
+        if reference is None:
+            return replace(found, advice=_NOT_KNOWN)
+        if reference._verdict(None, objects).lost:
+            return replace(found, advice=_CHECKPOINT_TO_BLAME)
         return found
 
     def _verdict(self, reference: InformationMeter | None, objects: int) -> Verdict:

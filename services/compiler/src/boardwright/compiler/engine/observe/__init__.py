@@ -8,7 +8,8 @@ grow with the samples, records of parts merge.
   and after it.
 - ``optimised``: the fused graph in the fast kernels' layout, and where the tensors are in it; ``plan``: which
   to read and how others follow; ``probes`` and ``views``: what reads them; ``derived``: what follows.
-- ``record``, ``histogram``, ``methods``: what is kept and the ranges made of it.
+- ``record``, ``histogram``, ``methods``: what is kept and the ranges made of it; ``tails``: the large values
+  that sampled histograms miss.
 - ``exporters``: the record in the words of other toolchains.
 """
 

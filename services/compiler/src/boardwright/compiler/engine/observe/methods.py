@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.observe.record import TensorRange, TensorStatistics, check_method
+from boardwright.compiler.engine.observe.tails import distribution, with_tails
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,46 +56,17 @@ def choose_range(
     whole = TensorRange(statistics.low, statistics.high)
     if method == "min-max" or whole.low >= whole.high or not statistics.histogram.total:
         return whole
-    values, weights = _distribution(statistics)
+    values, weights = distribution(statistics)
     if method == "percentile":
         return _percentile(values, weights, whole, percentile)
     if not values.any():
         return whole
     if method == "mse":
-        values, weights = _with_extremes(statistics, values, weights)
+        values, weights = with_tails(statistics)
         if symmetric:
             return _mse_symmetric(values, weights, whole, power_of_two)
         return _mse(values, weights, whole)
     return _entropy(statistics.histogram, whole, symmetric)
-
-
-def _distribution(statistics: TensorStatistics) -> tuple[Array, Array]:
-    """Return values in ascending order within the exact range, and their weights, as float64."""
-    import numpy as np
-
-    values, counts = statistics.histogram.ordered()
-    values = np.clip(values, statistics.low, statistics.high)
-    return values, counts.astype(np.float64)
-
-
-def _with_extremes(statistics: TensorStatistics, values: Array, weights: Array) -> tuple[Array, Array]:
-    """Put the extremes, which are exact, among sampled ``values``, each with the weight of one value.
-
-    What a sample does not show costs nothing to cut off, yet a detector's surest objects are just these:
-    YOLOv5n's mse ranges of 24 images gave 31.8 mAP without them and 32.5 with them (64 images).
-    """
-    import numpy as np
-
-    total = float(weights.sum())
-    if statistics.values <= total:
-        return values, weights
-    extremes = np.array([statistics.low, statistics.high])
-    if statistics.channels is not None:
-        extremes = np.concatenate([statistics.channels.low, statistics.channels.high])
-    values = np.concatenate([values, extremes])
-    weights = np.concatenate([weights, np.full(extremes.size, total / statistics.values)])
-    order = np.argsort(values, kind="stable")
-    return values[order], weights[order]
 
 
 def _percentile(values: Array, weights: Array, whole: TensorRange, share: float) -> TensorRange:

@@ -155,4 +155,5 @@ def _join(
         highs = tuple(value for part in known for value in part.high)
         channels = ChannelStatistics(1, lows, highs)
     low, high = min(part.low for part in parts), max(part.high for part in parts)
-    return replace(joined, low=low, high=high, of=tuple(names), channels=channels)
+    values = sum(part.values for part in parts) if all(part.values for part in parts) else 0
+    return replace(joined, low=low, high=high, of=tuple(names), channels=channels, values=values)

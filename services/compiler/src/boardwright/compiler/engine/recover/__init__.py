@@ -1,8 +1,7 @@
 """Pass ``recover``: give back what rounding took, without labels and without training.
 
 - ``recovery``: the pass: methods one after the other, each kept only if held-out samples say that it helps.
-- ``ranges``: where to cut activations off, judged behind the function that reads them; ``tails``: the large
-  values that sampled histograms miss.
+- ``ranges``: where to cut activations off, judged behind the function that reads them.
 - ``equalization``: channels of one layer brought to like ranges, their factors taken back in the next.
 - ``bias_correction``: the shift of each output channel's mean, taken back.
 - ``rounding``: for each weight up or down, learnt from what the layer reads (AdaRound).

@@ -49,7 +49,7 @@ class Judge:
     def error(self, model: onnx.ModelProto, record: CalibrationRecord) -> float:
         """Return the noise of ``model`` quantized with ``record``; 1 is as large as the signal.
 
-        Infinite where an output is not finite.
+        Infinite where an output is not finite, the float graph's own among them.
         """
         import math
 
@@ -67,7 +67,7 @@ class Judge:
         relative = [
             total / len(self._samples) / spread
             for total, spread in zip(sums, self._spread, strict=True)
-            if spread > 0
+            if spread != 0
         ]
         error = sum(relative) / len(relative) if relative else 0.0
         return error if math.isfinite(error) else math.inf

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.graph.topology import Topology
 from boardwright.compiler.engine.observe import CalibrationRecord, TensorRange
+from boardwright.compiler.engine.observe.tails import with_tails
 from boardwright.compiler.engine.power_of_two import best_of
 from boardwright.compiler.engine.recover.functions import Function, function_behind, saturation
-from boardwright.compiler.engine.recover.tails import distribution, value_counts
 from boardwright.compiler.engine.scheme import QuantizationScheme
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ def choose_ranges(
     """
     topology = Topology(model.graph)
     ranges = dict(record.ranges)
-    seen = value_counts(model, record)
     changed = 0
     for name, found in record.statistics.items():
         whole = record.ranges.get(name)
@@ -59,7 +58,7 @@ def choose_ranges(
         if _leaves(topology, name, excluded):
             new = _unsaturated(whole, function)
         else:
-            values, counts = distribution(name, found, seen)
+            values, counts = with_tails(found)
             new = search_range(
                 values,
                 counts,

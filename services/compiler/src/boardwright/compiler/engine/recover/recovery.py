@@ -182,6 +182,17 @@ def recover(
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a method made: how many things it ``touched``, and the error where it had to judge by itself."""
+
+    model: onnx.ModelProto
+    record: CalibrationRecord
+    touched: int
+    details: dict[str, Any] = field(default_factory=dict)
+    error: float | None = None
+
+
 class _Attempt:
     """The graph so far, and what each method makes of it."""
 
@@ -241,43 +252,45 @@ class _Attempt:
         }[method]
         try:
             with self._threads() if method in _LEARNING else nullcontext():
-                model, record, touched, details = apply()
-            after = self._judge.error(model, record) if touched else self.error
+                made = apply()
+            after = self._error_of(made)
         except EngineError as error:
             reason = f"It does not work on this graph ({error.reason}): {error.message}"
             self.told.append(MethodRecord(method, self.error, self.error, False, reason))
             return
-        if not touched:
-            self.told.append(
-                MethodRecord(
-                    method, self.error, self.error, False, "There is nothing for it to do here.", details
-                )
-            )
+        if not made.touched:
+            reason = "There is nothing for it to do here."
+            self.told.append(MethodRecord(method, self.error, self.error, False, reason, made.details))
             return
         blind = self._dense and self.judged_by == "outputs" and method == "bias-correction"
         kept = after < (self.first if blind else self.error * _WORTH)
         reason = "" if kept else (
             f"The error of {self.judged_by} went from {self.error:.3g} to {after:.3g}: it is not applied."
         )  # fmt: skip
-        self.told.append(MethodRecord(method, self.error, after, kept, reason, details))
+        self.told.append(MethodRecord(method, self.error, after, kept, reason, made.details))
         if kept:
-            self.model, self.record, self.error = model, record, after
+            self.model, self.record, self.error = made.model, made.record, after
             if method == "equalization":
-                self._original = model
+                self._original = made.model
+
+    def _error_of(self, made: _Made) -> float:
+        if not made.touched:
+            return self.error
+        return self._judge.error(made.model, made.record) if made.error is None else made.error
 
     def _threads(self) -> AbstractContextManager[None]:
         return threads_for(multiplications(self._original), self._options.threads)
 
-    def _equalization(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
+    def _equalization(self) -> _Made:
         model, found = equalize(self.model, self._excluded)
         if not found.pairs:
-            return model, self.record, 0, found.to_json()
+            return _Made(model, self.record, 0, found.to_json())
         record = observe(model, [*self._samples, *self._held_out], threads=self._options.threads)
-        return model, record, len(found.pairs), found.to_json()
+        return _Made(model, record, len(found.pairs), found.to_json())
 
-    def _ranges(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
+    def _ranges(self) -> _Made:
         if not self.record.statistics or self.record.method != "min-max":
-            return self.model, self.record, 0, {"kept_method": self.record.method}
+            return _Made(self.model, self.record, 0, {"kept_method": self.record.method})
         found = {
             norm: choose_ranges(self.model, self.record, self._scheme, self._excluded, norm=norm)
             for norm in NORMS
@@ -288,34 +301,33 @@ class _Attempt:
             self._on_progress("ranges", len(errors), len(NORMS))
         best = min(NORMS, key=lambda norm: errors[norm])
         record, changed = found[best]
-        return self.model, record, changed, {"tensors": changed, "norm": best}
+        return _Made(self.model, record, changed, {"tensors": changed, "norm": best}, errors[best])
 
-    def _bias_correction(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
+    def _bias_correction(self) -> _Made:
         model, corrected = correct_bias(self.model, self.record, self._scheme, self._excluded)
-        return model, self.record, corrected, {"layers": corrected}
+        return _Made(model, self.record, corrected, {"layers": corrected})
 
-    def _reconstruction(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
+    def _reconstruction(self) -> _Made:
         if not self._samples:
-            return self.model, self.record, 0, {}
+            return _Made(self.model, self.record, 0)
         model, record, blocks = reconstruct(
             self._original, self.model, self.record, self._scheme, self._excluded,
             self._samples, self._held_out, self._options.reconstruction,
             lambda done, total: self._on_progress("reconstruction", done, total),
         )  # fmt: skip
         applied = sum(block.applied for block in blocks)
-        return model, record, applied, {"blocks": [block.to_json() for block in blocks]}
+        return _Made(model, record, applied, {"blocks": [block.to_json() for block in blocks]})
 
-    def _rounding(self) -> tuple[onnx.ModelProto, CalibrationRecord, int, dict[str, Any]]:
+    def _rounding(self) -> _Made:
         if not self._samples:
-            return self.model, self.record, 0, {}
+            return _Made(self.model, self.record, 0)
         model, layers = learn_rounding(
             self._original, self.model, self.record, self._scheme, self._excluded,
             self._samples, self._held_out, self._options.rounding,
             lambda done, total: self._on_progress("rounding", done, total),
         )  # fmt: skip
-        return model, self.record, sum(layer.applied for layer in layers), {
-            "layers": [layer.to_json() for layer in layers]
-        }  # fmt: skip
+        applied = sum(layer.applied for layer in layers)
+        return _Made(model, self.record, applied, {"layers": [layer.to_json() for layer in layers]})
 
 
 def _number(error: float) -> float | None:
