@@ -173,6 +173,12 @@ def test_a_graph_quantized_at_run_time_is_told_from_one_without_layers():
         assert caught.value.reason == "ALREADY_QUANTIZED"
 
 
+def test_that_a_pushed_graph_is_quantized_is_told_at_import(tmp_path):
+    feeds = [{"image": np.zeros((1, 3, SIZE, SIZE), np.float32)}]
+    found = imported(tmp_path, quantize(classifier(), feeds, PROFILES["x86-vnni"]).model)
+    assert "holds integers already" in found.notes[-1]
+
+
 def test_the_attention_of_newer_opsets_stays_beside_integer_layers():
     rng = np.random.default_rng(3)
     weights = {name: rng.normal(size=(8, 8)).astype(np.float32) for name in ("q", "k", "v", "o")}

@@ -79,6 +79,8 @@ def test_metadata_counts_only_where_ultralytics_wrote_it_and_it_is_whole():
     written = {"author": "Ultralytics", "names": "{1: 'b', 0: 'a'}", "task": "detect", "end2end": "True"}
     assert read_yolo_metadata(written) == YoloMetadata("detect", ("a", "b"), True)
     assert read_yolo_metadata({**written, "author": "someone"}) is None
+    for told, size in (("[320, 416]", (320, 416)), ("[320]", (640, 640)), ("[1e999, -1]", (640, 640))):
+        assert read_yolo_metadata({**written, "imgsz": told}).size == size
     assert read_yolo_metadata({**written, "names": "__import__('os').system('true')"}) is None
     assert read_yolo_metadata({**written, "names": "[" * 100_000}) is None
 
@@ -172,3 +174,14 @@ def test_scores_beside_a_label_are_found_and_shaping_hides_no_softmax():
     label = helper.make_tensor_value_info("label", TensorProto.INT64, [1])
     model.graph.output.insert(0, label)
     assert settle_output_spec(None, model, None) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [([8, 3, 64, 96], (8, 64, 96)), (["n", 3, "h", "w"], (1, 320, 416))]
+)
+def test_what_ultralytics_fixed_is_kept_and_what_it_left_free_is_as_it_trained(given, expected):
+    metadata = YoloMetadata("detect", ("a",), False, size=(320, 416))
+    model = ending_in("Identity", given)
+    model.graph.input[0].name = model.graph.node[0].input[0] = "images"
+    found = settle_input_spec(None, model, metadata)
+    assert (found.batch, found.height, found.width) == expected

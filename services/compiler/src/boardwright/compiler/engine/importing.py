@@ -17,7 +17,7 @@ from boardwright.compiler.engine.graph.canonical import (
 )
 from boardwright.compiler.engine.graph.inspect import drop_metadata, fix_input_shape, graph_inputs
 from boardwright.compiler.engine.graph.leftovers import unwrap_maps
-from boardwright.compiler.engine.graph.prepare import name_nodes, opset_of, tell_output_shapes
+from boardwright.compiler.engine.graph.prepare import name_nodes, opset_of, tell_output_shapes, told_quantized
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.compiler.engine.graph.widen import to_float32
 from boardwright.compiler.engine.limits import DEFAULT_LIMITS, Limits
@@ -161,6 +161,8 @@ def _from_onnx(path: Path, declared: Declared, opset: int, limits: Limits) -> _L
         if spec is not None and spec.dtype == "float16":
             spec = replace(spec, dtype="float32")
     restored = dequantize_weights(found.model)
+    if told := told_quantized(found.model):
+        notes += (told,)
     if restored:
         notes += (f"{restored} weights stored as integers became float32 again: passes round them anew.",)
     labels = unwrap_maps(found.model)

@@ -192,6 +192,9 @@ def insert_quantization(
         quantizer = _quantizer(model, record, scheme, exclude)
         quantizer.quantize_model()
         quantized: onnx.ModelProto = quantizer.model.model
+        if len(quantized.graph.output) < len(model.graph.output):
+            del quantized.graph.output[:]
+            quantized.graph.output.extend(model.graph.output)
         sort_nodes(quantized.graph)
         if spread:
             take_back(quantized, factors)
@@ -228,8 +231,13 @@ def _quantizer(
         for name, found in given.items()
     }
     make = power_of_two_quantizer if scheme.power_of_two else QDQQuantizer
+    copied = copy_of(model)
+    # Of an output that is an input the quantizer (1.31) makes a circle: it gets the graph without it.
+    read = {value.name for value in model.graph.input}
+    for value in [value for value in copied.graph.output if value.name in read]:
+        copied.graph.output.remove(value)
     quantizer = make(
-        copy_of(model),
+        copied,
         scheme.per_channel,
         scheme.reduce_range,
         types[scheme.weight_type],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from boardwright.compiler.engine.errors import SpecMismatch
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_NAME = "input"
 _YOLO_TASKS = {"detect": "detection", "classify": "classification"}
+_USUAL_SIZE, _LARGEST_SIDE = (640, 640), 4096
 _END_TO_END_COLUMNS = 6
 _MOST_END_TO_END_ROWS = 1000
 RTDETR_HEAD = "RTDETRDecoder"
@@ -41,12 +42,13 @@ _SHAPING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class YoloMetadata:
-    """What Ultralytics writes into the files it exports."""
+    """What Ultralytics writes into the files it exports; ``size`` is (height, width) of the images."""
 
     task: str
     labels: tuple[str, ...]
     end_to_end: bool
     head: str = ""
+    size: tuple[int, int] = _USUAL_SIZE
 
 
 def read_yolo_metadata(metadata: Mapping[str, str]) -> YoloMetadata | None:
@@ -59,7 +61,17 @@ def read_yolo_metadata(metadata: Mapping[str, str]) -> YoloMetadata | None:
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
         return None
     end_to_end = metadata.get("end2end", "").lower() == "true" or _suppresses(metadata.get("args", ""))
-    return YoloMetadata(metadata.get("task", ""), labels, end_to_end, metadata.get("head", ""))
+    head, size = metadata.get("head", ""), _size(metadata.get("imgsz", ""))
+    return YoloMetadata(metadata.get("task", ""), labels, end_to_end, head, size)
+
+
+def _size(told: str) -> tuple[int, int]:
+    """Return ``imgsz``, "[height, width]"; 640 each where it is none."""
+    try:
+        height, width = map(int, json.loads(told))
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return _USUAL_SIZE
+    return (height, width) if 0 < min(height, width) <= max(height, width) <= _LARGEST_SIDE else _USUAL_SIZE
 
 
 def _suppresses(arguments: str) -> bool:
@@ -86,7 +98,9 @@ def settle_input_spec(
     _check_one_image(inputs)
     if declared is None and metadata is not None and metadata.task:
         queries = _is_set_of_queries(metadata, next(iter(graph_outputs(model).values()))[0])
-        declared = yolo_input_spec(metadata.task, _image_size(inputs), queries=queries)
+        own = yolo_input_spec(metadata.task, _image_size(inputs, metadata.size), queries=queries)
+        batch = next(iter(next(iter(inputs.values()))[0]), None)
+        declared = replace(own, batch=batch if isinstance(batch, int) and batch > 0 else 1)
     if declared is None:
         raise SpecMismatch("INPUT_SPEC_NEEDED", _input_spec_needed(inputs))
     spec = declared
@@ -260,10 +274,16 @@ def _detection(
     )
 
 
-def _image_size(inputs: Mapping[str, tuple[list[Axis], str]]) -> tuple[int, int]:
+def _image_size(
+    inputs: Mapping[str, tuple[list[Axis], str]], usual: tuple[int, int] = _USUAL_SIZE
+) -> tuple[int, int]:
+    """Return the first input's height and width; ``usual`` where they are free."""
     shape = next(iter(inputs.values()))[0]
-    sides = [axis if isinstance(axis, int) and axis > 0 else 640 for axis in shape[2:4]]
-    return (sides[0], sides[1]) if len(sides) == 2 else (640, 640)
+    sides = [
+        axis if isinstance(axis, int) and axis > 0 else free
+        for axis, free in zip(shape[2:4], usual, strict=False)
+    ]
+    return (sides[0], sides[1]) if len(sides) == 2 else usual
 
 
 def _check_one_image(inputs: Mapping[str, tuple[list[Axis], str]]) -> None:

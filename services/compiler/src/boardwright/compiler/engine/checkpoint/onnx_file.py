@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.errors import CheckpointRefused, CheckpointTooLarge, CheckpointUnreadable
+from boardwright.compiler.engine.graph.editing import captured, sort_nodes
 from boardwright.compiler.engine.limits import DEFAULT_LIMITS, Limits, check_file_size
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def load_onnx(path: Path, limits: Limits = DEFAULT_LIMITS) -> OnnxFile:
     tensors = list(all_tensors(model))
     for tensor in tensors:
         _check_tensor(tensor, path, limits)
+    _put_in_order(model.graph)
     _check_graph(model, path, limits)
     opset = next((entry.version for entry in model.opset_import if entry.domain in _STANDARD_DOMAINS), 0)
     return OnnxFile(model, opset, tuple(tensor.name for tensor in tensors if _is_non_finite(tensor)))
@@ -141,6 +144,22 @@ def _element_bits(data_type: int) -> int:
         return int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize) * 8
     except KeyError:
         return 0
+
+
+def _put_in_order(graph: onnx.GraphProto) -> None:
+    """Sort the nodes where some come before what they read: converters write such files, runtimes sort."""
+    from graphlib import CycleError
+
+    made = {name for node in graph.node for name in node.output if name}
+    seen: set[str] = set()
+    for node in graph.node:
+        if any(name in made and name not in seen for name in (*node.input, *captured(node))):
+            break
+        seen.update(node.output)
+    else:
+        return
+    with suppress(CycleError):  # the checker tells
+        sort_nodes(graph)
 
 
 def _check_graph(model: onnx.ModelProto, path: Path, limits: Limits) -> None:

@@ -13,7 +13,7 @@ from boardwright.compiler.engine.graph.canonical import (
     fold_gemm_factors,
     name_captured,
 )
-from boardwright.compiler.engine.graph.editing import copy_of, with_outputs
+from boardwright.compiler.engine.graph.editing import copy_of, drop_unread, with_outputs
 from boardwright.compiler.engine.graph.leftovers import drop_leftovers
 from boardwright.compiler.engine.graph.session import CONVERSIONS, INTEGER_KERNELS, open_session
 
@@ -82,6 +82,7 @@ def prepare_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         path = Path(folder) / "prepared.onnx"
         open_session(raised, level="basic", optimized_path=path)
         prepared = onnx.load(path)
+    _name_shapes(prepared.graph, raised.graph)
     drop_leftovers(prepared.graph)
     fold_gemm_factors(prepared.graph)
     name_captured(prepared.graph)
@@ -90,20 +91,45 @@ def prepare_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     return infer_types(prepared)
 
 
+def _name_shapes(prepared: onnx.GraphProto, given: onnx.GraphProto) -> None:
+    """Name the shapes that fusions made after what they shape, in place.
+
+    ONNX Runtime (1.31) asks only nodes whether a name is taken for the shapes around a MatMul and Add that it
+    makes a Gemm of: whoever has such a graph optimised again, with more of them in it, gets the same names
+    twice and an error.
+    """
+    known = {name for node in given.node for name in node.output}
+    known |= {tensor.name for tensor in given.initializer} | {value.name for value in given.input}
+    made = {tensor.name: tensor for tensor in prepared.initializer if tensor.name not in known}
+    shaping = [node for node in prepared.node if node.op_type == "Reshape" and node.input[1] in made]
+    for node in shaping:
+        own = prepared.initializer.add()
+        own.CopyFrom(made[node.input[1]])
+        own.name = node.input[1] = f"{node.output[0]}_is_shaped"
+    if shaping:
+        drop_unread(prepared)
+
+
+def told_quantized(model: onnx.ModelProto) -> str:
+    """Return a sentence on what to do with a graph that somebody quantized before; empty if nobody did."""
+    rounded = CONVERSIONS | INTEGER_KERNELS
+    found = next((node.op_type for node in model.graph.node if node.op_type in rounded), None)
+    if found is None:
+        return ""
+    return (
+        f"The graph holds integers already (operator {found}): start from the float32 checkpoint. As it is "
+        "it can be judged and built, by recipe baseline."
+    )
+
+
 def require_floats(model: onnx.ModelProto) -> None:
     """Refuse a graph that somebody quantized before.
 
     Raises:
         QuantizationFailed: ALREADY_QUANTIZED.
     """
-    rounded = CONVERSIONS | INTEGER_KERNELS
-    found = next((node.op_type for node in model.graph.node if node.op_type in rounded), None)
-    if found is not None:
-        raise QuantizationFailed(
-            "ALREADY_QUANTIZED",
-            f"The graph holds integers already (operator {found}): start from the float32 checkpoint. As it "
-            "is it can be judged and built, by recipe baseline.",
-        )
+    if told := told_quantized(model):
+        raise QuantizationFailed("ALREADY_QUANTIZED", told)
 
 
 def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -138,7 +164,7 @@ def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def tell_output_shapes(model: onnx.ModelProto) -> None:
-    """Give outputs of unknown shape the one that the runtime finds, in place, where it finds one.
+    """Give outputs whose shape is not all known the one that the runtime finds, in place, where it finds one.
 
     Exporters that leave the batch free compute later shapes from it, in nodes that ONNX's own inference does
     not follow; the runtime folds them once the input's shape is fixed.
@@ -149,7 +175,10 @@ def tell_output_shapes(model: onnx.ModelProto) -> None:
     import onnx
 
     unknown = {
-        value.name: value for value in model.graph.output if not value.type.tensor_type.HasField("shape")
+        value.name: value
+        for value in model.graph.output
+        if not value.type.tensor_type.HasField("shape")
+        or not all(axis.HasField("dim_value") for axis in value.type.tensor_type.shape.dim)
     }
     if not unknown:
         return

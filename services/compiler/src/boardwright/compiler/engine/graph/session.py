@@ -102,8 +102,8 @@ def open_session(
             "RUNTIME_REFUSED",
             f"ONNX Runtime {onnxruntime.__version__} does not accept the graph: "
             f"{text.splitlines()[0][:400].rstrip('. ') if text else type(error).__name__}. A checkpoint that "
-            "it refuses has to be exported anew, without what it names or with another opset; where a pass "
-            "made the graph, give that pass the node it names in exclude.",
+            "it refuses has to be exported anew, without what it names or with another opset, and in float32 "
+            "if it was quantized; where a pass made the graph, give that pass the node it names in exclude.",
         ) from error
 
 

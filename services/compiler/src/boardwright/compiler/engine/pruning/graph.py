@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.errors import EngineError
 from boardwright.compiler.engine.graph.editing import replace_nodes, with_outputs
-from boardwright.compiler.engine.graph.prepare import name_nodes, raise_opset
+from boardwright.compiler.engine.graph.prepare import name_nodes, raise_opset, require_floats
 from boardwright.compiler.engine.graph.session import open_session
 
 if TYPE_CHECKING:
@@ -110,11 +110,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
 def _refuse_unfit(model: onnx.ModelProto) -> None:
     import onnx
 
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
-        raise EngineError(
-            "ALREADY_QUANTIZED",
-            "The graph holds QuantizeLinear nodes already: prune the float32 graph and quantize after it.",
-        )
+    require_floats(model)
     halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
     for tensor in model.graph.initializer:
         if tensor.data_type in halves and len(tensor.dims) > 1:
