@@ -207,6 +207,7 @@ def test_health_command_fails_after_the_switch_and_the_device_goes_back(enrolled
     assert "went back to slot a" in said["message"] and "camera is dark" in said["message"]
     assert enrolled.run_model() == 2.0
     assert fleet.server.reports[-1]["kind"] == "rolled-back"
+    assert not list((enrolled.home / "downloads").iterdir())
     assert enrolled("once", "--health-command", command)[1]["reason"] == "HEALTH_FAILED"
     fleet.release(1, scale=2.0)
     assert enrolled("once")[1]["result"] == "up-to-date"

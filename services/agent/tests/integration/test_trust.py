@@ -79,6 +79,8 @@ def test_metadata_signed_by_other_keys(enrolled, fleet) -> None:
 def test_metadata_that_is_no_metadata(enrolled, fleet) -> None:
     fleet.server.repository.files["metadata/timestamp.json"] = b"<html>captive portal</html>"
     assert enrolled("once")[0] == 3
+    fleet.server.repository.files["metadata/timestamp.json"] = b"x" * (1 << 20)
+    assert enrolled("once")[1]["reason"] == "METADATA_CHANGED"  # longer than any: nobody reads to its end
     fleet.server.repository.files.clear()
     code, said = enrolled("once")
     assert (code, said["reason"]) == (4, "REPOSITORY_MISSING")

@@ -80,6 +80,7 @@ class Http:
     server: str
     clock: ServerClock = field(default_factory=ServerClock)
     _pool: urllib3.PoolManager = field(init=False, repr=False)
+    _streamed: urllib3.response.BaseHTTPResponse | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._pool = _make_pool(self.server)
@@ -111,11 +112,13 @@ class Http:
         Raises:
             Unavailable: SERVER_UNREACHABLE, also while iterating.
         """
-        response = self._send(method, path, b"", headers or {})
+        response = self._streamed = self._send(method, path, b"", headers or {})
         return response.status, dict(response.headers), self._chunks(response)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, also one whose answer was not read to its end."""
+        if self._streamed is not None:
+            self._streamed.close()
         self._pool.clear()
 
     def _send(

@@ -18,6 +18,7 @@ from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
     DownloadHTTPError,
+    DownloadLengthMismatchError,
     ExpiredMetadataError,
     LengthOrHashMismatchError,
     RepositoryError,
@@ -187,7 +188,7 @@ class FleetTrust:
             yield
         except ExpiredMetadataError as error:
             raise self._expired(error) from error
-        except (RepositoryError, ValueError) as error:
+        except (RepositoryError, DownloadLengthMismatchError, ValueError) as error:
             raise _untrusted(error) from error
         except DownloadHTTPError as error:
             raise _http_failure(error) from error
@@ -237,7 +238,7 @@ def _untrusted(error: Exception) -> Refused:
             f"the fleet's metadata is not signed by the keys that this device trusts ({error}): if the fleet "
             f"was set up anew, enrol the device again; else somebody else answers in the server's name",
         )
-    if isinstance(error, LengthOrHashMismatchError):
+    if isinstance(error, (LengthOrHashMismatchError, DownloadLengthMismatchError)):
         return Refused(
             "METADATA_CHANGED",
             f"a file of the fleet is not the one that was signed ({error}): "

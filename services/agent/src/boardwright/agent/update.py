@@ -190,6 +190,7 @@ class Installer:
             raise Refused(verdict.reason, f"{verdict.message}. It was not installed")
         trial = Trial(slots.other(), slots.linked())
         name = slots.fill(staged)
+        downloads.clear()
         self.home.save_state(trial=trial)
         slots.switch(name)
         filled = slots.slot(name)
@@ -197,7 +198,6 @@ class Installer:
             raise OSError(errno.EIO, "the slot cannot be read back", str(self.home.slots / name))
         self._try(slots, filled, trial)
         self.home.save_state(refusal=None)
-        downloads.clear()
         slots.sweep()
         message = f"{offer.release} runs in slot {name}; {verdict.samples} golden samples passed"
         return Outcome(INSTALLED, message, offer.release, offer.rollout, verdict.samples, verdict.worst_error)
