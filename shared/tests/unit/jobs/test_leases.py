@@ -32,6 +32,8 @@ def test_a_waiting_step_says_what_no_worker_has() -> None:
     assert told == "waiting for a worker that has the toolchain tensorrt"
     fitting = Offer("fits", boards=frozenset({"jetson-orin-nx"}), toolchains=frozenset({"tensorrt"}))
     assert waiting_reason([near, fitting], "build/build", requires) == "waiting for a worker"
+    small = waiting_reason([Offer("w", memory_bytes=7 << 30)], "a/b", Requirements(memory_bytes=8 << 30))
+    assert "8192 MiB of memory (w offers 7168, as its BOARDWRIGHT_WORKER_MEMORY_MIB says" in small
 
 
 def test_backoff_doubles_up_to_its_bound() -> None:
