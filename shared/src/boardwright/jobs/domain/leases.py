@@ -64,8 +64,9 @@ class Offer:
             lacking.append(f"the accelerator {requires.accelerator}")
         if requires.memory_bytes > self.memory_bytes:
             lacking.append(
-                f"{requires.memory_bytes >> 20} MiB of memory ({self.worker} offers {self.memory_bytes >> 20}, "
-                "as its BOARDWRIGHT_WORKER_MEMORY_MIB says, or nine tenths of its machine's)"
+                f"{requires.memory_bytes >> 20} MiB of memory ({self.worker} offers "
+                f"{self.memory_bytes >> 20}, as its BOARDWRIGHT_WORKER_MEMORY_MIB says, or nine tenths of "
+                "its machine's)"
             )
         return lacking
 
