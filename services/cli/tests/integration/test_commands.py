@@ -250,7 +250,7 @@ def test_a_recipe_s_refusal_comes_before_the_push_or_names_what_was_pushed(
     error = boardwright.refused(3, *push)
     assert error["reason"] == "DATASET_MISSING"
     assert error["message"].startswith("planned@1 was pushed")
-    assert error["metadata"]["version"] == "projects/default/models/planned/versions/1"
+    assert error["metadata"]["pushed"] == "projects/default/models/planned/versions/1"
 
 
 def test_what_is_not_there_is_refused_by_its_own_name(boardwright: Any) -> None:

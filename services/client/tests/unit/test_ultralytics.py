@@ -13,6 +13,8 @@ from boardwright.client import Client
 from boardwright.client.ultralytics import attach, training_metrics
 from boardwright.rpc.errors import FailedPrecondition, InvalidArgument, Unavailable
 
+JOB = "projects/default/compileJobs/7"
+
 
 class Yolo:
     task = "detect"
@@ -27,9 +29,18 @@ class Yolo:
 
 
 class Server:
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, recipe_error: Exception | None = None) -> None:
         self.pushed: list[tuple[Any, ...]] = []
-        self.error = error
+        self.compiled: list[tuple[Any, ...]] = []
+        self.waited: list[str] = []
+        self.error, self.recipe_error = error, recipe_error
+        self.jobs = SimpleNamespace(wait=self.waited.append)
+
+    def compile(self, version: str, recipe: str, *, datasets: Any) -> Any:
+        if self.recipe_error is not None:
+            raise self.recipe_error
+        self.compiled.append((version, recipe, datasets))
+        return SimpleNamespace(name=JOB)
 
     def push(self, name: str, path: Path, **options: Any) -> Any:
         if self.error is not None:
@@ -112,12 +123,27 @@ def test_a_failed_push_costs_no_training_and_says_how_to_repeat_it(tmp_path: Pat
     assert f"boardwright push street {tmp_path / 'best.pt'} --task detection" in shown[0]
 
 
-def test_what_was_pushed_and_then_refused_is_not_to_be_pushed_again(tmp_path: Path, shown: list[str]) -> None:
-    error = FailedPrecondition("DATASET_MISSING", "street@1 was pushed, but then: …", version="street@1")
-    model, server = Yolo(), Server(error)
-    attach(model, "street", client=server)  # type: ignore[arg-type]
+def test_a_refused_recipe_costs_no_version(tmp_path: Path, shown: list[str]) -> None:
+    model, server = Yolo(), Server(recipe_error=FailedPrecondition("DATASET_MISSING", "name a dataset"))
+    attachment = attach(model, "street", client=server, recipe="default")  # type: ignore[arg-type]
     model.callbacks["on_train_end"](_trainer(tmp_path))
-    assert "street@1 was pushed" in shown[0] and "boardwright push" not in shown[0]
+    assert shown == [
+        "Boardwright: street@1 was pushed",
+        "Boardwright: street@1 was pushed, but then: name a dataset.",
+    ]
+    assert attachment.version is not None and attachment.error is server.recipe_error
+
+
+def test_a_recipe_starts_after_the_push_and_is_waited_for_when_asked(
+    tmp_path: Path, shown: list[str]
+) -> None:
+    model, server = Yolo(), Server()
+    roles = {"calibration": "street"}
+    attach(model, "street", client=server, recipe="quick", datasets=roles, wait=True)  # type: ignore[arg-type]
+    model.callbacks["on_train_end"](_trainer(tmp_path))
+    assert server.compiled == [("projects/default/models/street/versions/1", "quick", roles)]
+    assert server.waited == [JOB]
+    assert shown[1:] == ["Boardwright: see its job with: boardwright job watch 7"]
 
 
 def test_a_push_is_told_where_the_training_tells_its_own(tmp_path: Path, shown: list[str]) -> None:

@@ -86,7 +86,7 @@ class Client(Starting, Releasing):
             InvalidArgument: what is wrong with the file or a spec, and what to do.
             ResourceExhausted: STORE_FULL, BLOB_TOO_LARGE.
             JobFailed: with `wait`.
-            BoardwrightError: with `version` in its metadata: that was pushed, and its recipe refused.
+            BoardwrightError: with `pushed` in its metadata: that was pushed, and its recipe refused.
         """
         checkpoint = read_checkpoint(
             Path(path),
@@ -133,7 +133,7 @@ class Client(Starting, Releasing):
                 self.jobs.wait(job.name, progress=progress)
                 version = self.models.version(version.name)
         except BoardwrightError as error:
-            error.metadata["version"] = version.name
+            error.metadata["pushed"] = version.name
             error.message = f"{references.shorten(version.name)} was pushed, but then: {error.message}"
             error.args = (error.message,)
             raise

@@ -38,7 +38,7 @@ _log = logging.getLogger("ultralytics")
 
 @dataclass
 class Attachment:
-    """What `attach` returns. After training, `version` is what was pushed, or `error` says what was refused.
+    """What `attach` returns. After training, `version` is what was pushed, and `error` says what was refused.
 
     A training on several GPUs runs, and pushes, in processes of its own: both stay None here then.
     """
@@ -61,35 +61,43 @@ class Attachment:
         if weights is None:
             _log.warning("nothing to push: training of %s saved no weights", self.name)
             return
+        self.version = self.error = None
         try:
-            self.version = self._push(weights, trainer)
+            self._push(weights, trainer)
         except BoardwrightError as error:
             self.error = error
             if self._strict:
                 raise
-            if "version" in error.metadata:
-                _log.error("Boardwright: %s", error.message)
-                return
-            again = ["boardwright", "push", self.name, str(weights), "--task", self._options["task"]]
-            _log.error(
-                "Boardwright: %s was not pushed: %s. The weights are safe; push them with: %s",
-                self.name,
-                error.message.rstrip("."),
-                shlex.join(again),
-            )
-            return
-        _log.info("Boardwright: %s was pushed", references.shorten(self.version.name))
+            _log.error("Boardwright: %s", self._refusal(error, weights))
 
-    def _push(self, weights: Path, trainer: Any) -> ModelVersion:
+    def _refusal(self, error: BoardwrightError, weights: Path) -> str:
+        why = references.shorten_names(error.message).rstrip(".")
+        if self.version is not None:
+            return f"{references.shorten(self.version.name)} was pushed, but then: {why}."
+        again = shlex.join(["boardwright", "push", self.name, str(weights), "--task", self._options["task"]])
+        return f"{self.name} was not pushed: {why}. The weights are safe; push them with: {again}"
+
+    def _push(self, weights: Path, trainer: Any) -> None:
+        """Push, and then start the recipe: one that is refused shall not cost the version."""
+        from boardwright.client.catalogue import IMPORT_RECIPE
         from boardwright.client.client import Client
 
         options = dict(self._options)
         labels = {"epochs": str(trainer.epochs), "data": str(trainer.args.data or "")[:200]}
         labels.update(options.pop("labels", None) or {})
         metrics = training_metrics(trainer.metrics or {}) | dict(options.pop("metrics", None) or {})
+        recipe, datasets = options.pop("recipe", None), options.pop("datasets", None)
+        wait = options.pop("wait", False)
         client = self._client or Client()
         try:
-            return client.push(self.name, weights, labels=labels, metrics=metrics, **options)
+            self.version = client.push(self.name, weights, labels=labels, metrics=metrics, **options)
+            _log.info("Boardwright: %s was pushed", references.shorten(self.version.name))
+            if recipe is None and not wait:
+                return
+            job = client.compile(self.version.name, recipe or IMPORT_RECIPE, datasets=datasets)
+            _log.info("Boardwright: see its job with: boardwright job watch %s", references.shorten(job.name))
+            if wait:
+                client.jobs.wait(job.name)
         finally:
             if self._client is None:
                 client.close()
