@@ -172,7 +172,7 @@ async def test_a_collection_lists_in_pages_newest_first(service: JobService, dat
         if not (token := page.next_page_token):
             break
     assert seen == names[::-1]
-    request = pb.ListJobsRequest(parent="projects/default", filter='state = "cancelled"')
+    request = pb.ListJobsRequest(parent="projects/default", filter='state = "STATE_CANCELLED"')
     assert [job.name for job in (await collection.list(request)).jobs] == [names[1]]
     assert not (await collection.list(pb.ListJobsRequest(parent="projects/other"))).jobs
     request = pb.ListJobsRequest(parent="projects/default", filter='stat = "cancelled"')
