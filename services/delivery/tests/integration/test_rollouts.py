@@ -364,7 +364,8 @@ async def test_rollout_lists_filter(operator, fleet_key) -> None:
         await operator.rollouts.cancel_rollout("default", f"r{number}", "", "")
     found, _ = await operator.rollouts.list_rollouts("default", Page(filter=f'fleet = "{fleet_key.name}"'))
     assert [rollout.rollout for rollout in found] == ["r2", "r1", "r0"]
-    found, _ = await operator.rollouts.list_rollouts("default", Page(filter="state = ACTIVE"))
-    assert not found
+    for written, count in (("STATE_ACTIVE", 0), ("STATE_CANCELLED", 3), ("cancelled", 3)):
+        found, _ = await operator.rollouts.list_rollouts("default", Page(filter=f"state = {written}"))
+        assert len(found) == count
     fleets, _ = await operator.fleets.list_fleets("default", Page())
     assert [fleet.key for fleet in fleets] == [fleet_key]

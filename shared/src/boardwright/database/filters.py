@@ -3,6 +3,7 @@
     task = "detection" AND create_time > "2026-01-01T00:00:00Z"
     labels.team = "edge" OR NOT format = onnx            a label's value; NOT and "-" negate
     labels:team          commit:"3f2a"                   has the label; contains the text
+    state = failed       state != "STATE_FAILED"         one of an enum's, with or without its prefix
 
 Comparisons are = != < <= > >= and : (has). OR binds tighter than AND, as AIP-160 has it. Values become
 parameters; field names come from the declared map alone.
@@ -32,10 +33,14 @@ _MAX_DEPTH = 30
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """How a field of the API is stored. `map` is a TEXT column of a JSON object of strings."""
+    """How a field of the API is stored. `map` is a TEXT column of a JSON object of strings.
+
+    `values` are an enum's, as they are stored; () for any text.
+    """
 
     column: str
     kind: Kind = "string"
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +182,21 @@ class _Parser:
             if sign == ":":
                 escaped = re.sub(r"([\\%_])", r"\\\1", text)
                 return f"{field.column} LIKE {self._bind(f'%{escaped}%')} ESCAPE '\\'"
+            if field.values:
+                text = self._stored(field, text, position)
             return f"{field.column} {sign} {self._bind(text)}"
         if sign == ":":
             self._fail("`:` is for texts and labels; use =", operator.position)
         return f"{field.column} {sign} {self._bind(self._value(field.kind, text, position))}"
+
+    def _stored(self, field: Field, text: str, position: int) -> str:
+        """How an enum's value is stored. A misspelt one would find nothing, which reads like good news."""
+        wanted = text.upper()
+        for value in field.values:
+            if wanted == value.upper() or wanted.endswith(f"_{value.upper()}"):
+                return value
+        known = ", ".join(value.lower() for value in field.values)
+        self._fail(f"{text!r} is none of {known}", position)
 
     def _value(self, kind: Kind, text: str, position: int) -> int | float:
         try:

@@ -13,6 +13,7 @@ FIELDS = {
     "create_time": Field("create_us", "time"),
     "sealed": Field("sealed", "boolean"),
     "labels": Field("labels", "map"),
+    "state": Field("task", values=("detection", "text")),
 }
 ROWS = [
     (1, "detection", 1_000_000, 0, '{"team":"edge"}'),
@@ -43,6 +44,10 @@ def matches(text: str) -> list[int]:
         ('task = "detection" AND number > 1', [3]),
         ("task != detection", [2]),
         ("task:tect", [1, 3]),
+        ("state = detection", [1, 3]),
+        ('state = "STATE_DETECTION"', [1, 3]),
+        ("state != STATE_DETECTION", [2]),
+        ("state:tect", [1, 3]),
         ("NOT task = detection", [2]),
         ("-task = detection", [2]),
         ("number >= 2", [2, 3]),
@@ -88,6 +93,7 @@ def test_percent_and_underscore_are_plain_characters_of_has():
         ("labels.team > x", 13, "compared with"),
         ("task = text AND", 16, "a field name"),
         ("task.x = 1", 1, "not a field"),
+        ("state = done", 9, "none of detection, text"),
     ],
 )
 def test_a_wrong_filter_is_refused_at_its_place(text, position, words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from boardwright.database import Transaction, paging
 from boardwright.database.filters import Field, to_condition
+from boardwright.jobs.domain.dag import JobState
 from boardwright.jobs.domain.job import Job
 from boardwright.jobs.storage.jobs import read_jobs
 
@@ -11,7 +12,7 @@ _PAGE_BYTES = 4 << 20
 """Steps tell figures at any length; an answer must fit into a message, whatever page size was asked for."""
 
 FIELDS = {
-    "state": Field("state"),
+    "state": Field("state", values=tuple(JobState)),
     "creator": Field("principal"),
     "title": Field("title"),
     "create_time": Field("create_us", "time"),

@@ -39,7 +39,10 @@ _DATASETS = Listing(
 )
 _MOST_COMPARED = 200
 """Ids that a wrong one is compared with: comparing takes time that other calls wait for."""
-_VERSION_FIELDS = {"state": filters.Field("v.state"), "create_time": filters.Field("v.create_us", "time")}
+_VERSION_FIELDS = {
+    "state": filters.Field("v.state", values=tuple(State)),
+    "create_time": filters.Field("v.create_us", "time"),
+}
 _VERSIONS = (
     "SELECT v.*, d.task FROM versions v"
     " JOIN datasets d ON d.project = v.project AND d.dataset = v.dataset"

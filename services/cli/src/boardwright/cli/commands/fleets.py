@@ -137,7 +137,7 @@ def fleet_rows(fleet: pb.Fleet) -> list[tuple[str, str]]:
 def list_devices(
     context: typer.Context,
     fleet: FleetArgument,
-    where: Annotated[str, typer.Option("--filter", help='For example: state = "STATE_FAILED".')] = "",
+    where: Annotated[str, typer.Option("--filter", help="For example: state = failed.")] = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
     """List a fleet's devices.

@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
 def list_(
     context: typer.Context,
     kind: Annotated[str, typer.Option(help="compile or build; default: both.")] = "",
-    where: Annotated[str, typer.Option("--filter", help='For example: state = "STATE_FAILED".')] = "",
+    where: Annotated[str, typer.Option("--filter", help="For example: state = failed.")] = "",
     limit: Annotated[int, typer.Option(help="At most so many of each kind; 0 for all.")] = 20,
     output: OutputOption = Format.TABLE,
 ) -> None:

@@ -54,7 +54,7 @@ def start_rollout(
 @rollouts.command("ls")
 def list_rollouts(
     context: typer.Context,
-    where: Annotated[str, typer.Option("--filter", help='For example: state = "STATE_ACTIVE".')] = "",
+    where: Annotated[str, typer.Option("--filter", help="For example: state = active.")] = "",
     limit: Annotated[int, typer.Option(help="At most so many; 0 for all.")] = 20,
     output: OutputOption = Format.TABLE,
 ) -> None:

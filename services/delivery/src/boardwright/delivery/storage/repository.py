@@ -36,7 +36,7 @@ _DEVICES = Listing(
     "devices",
     "device",
     {
-        "state": Field("state"),
+        "state": Field("state", values=tuple(DeviceState.__members__)),
         "board": Field("board"),
         "release": Field("release"),
         "rollout": Field("rollout"),
@@ -54,7 +54,7 @@ _ROLLOUTS = Listing(
     "sequence",
     {
         "fleet": Field("fleet_name"),
-        "state": Field("state"),
+        "state": Field("state", values=tuple(RolloutState.__members__)),
         "release": Field("release"),
         "create_time": _TIME,
     },

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from boardwright.database import Row, Transaction
 from boardwright.database.filters import Field
 from boardwright.database.listing import Listing
-from boardwright.registry.domain.resources import Gate, Model, ModelKey, Promotion, Stage
+from boardwright.registry.domain.resources import Gate, Model, ModelKey, Promotion, PromotionKind, Stage
 from boardwright.registry.ports import Page
 from boardwright.registry.storage.rows import (
     encode,
@@ -27,7 +29,7 @@ _PROMOTIONS = Listing(
     "number",
     {
         "stage": Field("stage"),
-        "kind": Field("kind"),
+        "kind": Field("kind", values=get_args(PromotionKind)),
         "actor": Field("actor"),
         "create_time": Field("create_us", "time"),
     },

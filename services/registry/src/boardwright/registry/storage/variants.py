@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from boardwright.database import Transaction
 from boardwright.database.filters import Field
 from boardwright.database.listing import Listing
-from boardwright.registry.domain.resources import Artifact, Measurement, ModelKey, Variant
+from boardwright.registry.domain.resources import Artifact, Measurement, ModelKey, Origin, Variant
 from boardwright.registry.ports import Page
 from boardwright.registry.storage.rows import encode, to_artifact, to_measurement, to_variant
 
@@ -31,7 +33,7 @@ _MEASUREMENTS = Listing(
     {
         "kind": Field("kind"),
         "board": Field("board"),
-        "origin": Field("origin"),
+        "origin": Field("origin", values=get_args(Origin)),
         "dataset": Field("dataset"),
         "create_time": Field("create_us", "time"),
     },
