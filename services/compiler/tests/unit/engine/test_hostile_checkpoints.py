@@ -189,6 +189,36 @@ def test_a_truncated_torch_file_is_told_at_every_length(tmp_path, zipped):
             load_torch_state_dict(path)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_flipped_bit_of_a_torch_file_gives_tensors_or_a_clear_error(tmp_path, zipped):
+    whole = tmp_path / "whole.pt"
+    torch.save(torch.nn.Linear(4, 4).state_dict(), whole, _use_new_zipfile_serialization=zipped)
+    data = whole.read_bytes()
+    path = tmp_path / "flipped.pt"
+    reasons = []
+    for place in range(0, len(data), max(1, len(data) // 150)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
+        try:
+            load_torch_state_dict(path)
+        except EngineError as error:
+            reasons.append(error.reason)
+    assert len(reasons) > 10
+    assert all(reason.startswith("CHECKPOINT_") for reason in reasons)
+
+
+def test_a_member_that_does_not_unpack_is_told(tmp_path):
+    path = tmp_path / "model.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(range(256)) * 4)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"archive/data.pkl") + len(b"archive/data.pkl")
+    data[start : start + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    with pytest.raises(CheckpointUnreadable, match="truncated or damaged"):
+        load_torch_state_dict(path)
+
+
 def test_safetensors_headers_are_held_against_the_file(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", 10 << 30) + b"{}")
@@ -289,6 +319,14 @@ def _small_onnx() -> onnx.ModelProto:
         [weight],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_an_onnx_without_outputs_is_told(tmp_path):
+    model = _small_onnx()
+    del model.graph.output[:]
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointUnreadable, match="no graph with nodes and outputs"):
+        load_onnx(tmp_path / "model.onnx")
 
 
 def test_a_truncated_onnx_is_told_at_every_length(tmp_path):

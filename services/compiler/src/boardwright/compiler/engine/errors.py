@@ -50,3 +50,9 @@ class QuantizationFailed(EngineError):
 
 class InformationLost(EngineError):
     """The optimised model runs, but its outputs no longer tell inputs apart."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library said, in one line: its first, or the error's name where it said nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.errors import EngineError, NetworkFailed
+from boardwright.compiler.engine.errors import EngineError, NetworkFailed, first_line
 from boardwright.compiler.engine.graph.session import open_session
 from boardwright.model import InputSpec
 
@@ -107,7 +107,7 @@ def _run_network(network: torch.nn.Module, sample: torch.Tensor, spec: InputSpec
         raise NetworkFailed(
             "NETWORK_FAILED",
             f"The network fails on an input of shape {list(sample.shape)} ({spec.layout}, {spec.dtype}): "
-            f"{_first_line(error)}. Check the input spec's size, layout and channels.",
+            f"{first_line(error)}. Check the input spec's size, layout and channels.",
         ) from error
     outputs = [result] if isinstance(result, torch.Tensor) else result
     if isinstance(outputs, dict):
@@ -166,7 +166,7 @@ def _compare(
 def _failed(error: Exception) -> NetworkFailed:
     return NetworkFailed(
         "EXPORT_FAILED",
-        f"The network cannot be exported to ONNX: {_first_line(error)}. Replace what it names, or export it "
+        f"The network cannot be exported to ONNX: {first_line(error)}. Replace what it names, or export it "
         "yourself and push the ONNX file.",
     )
 
@@ -185,8 +185,3 @@ def _quiet() -> Iterator[None]:
                 os.environ.pop("YOLO_VERBOSE", None)
             else:
                 os.environ["YOLO_VERBOSE"] = previous
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -49,9 +49,10 @@ def load_onnx(path: Path, limits: Limits = DEFAULT_LIMITS) -> OnnxFile:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, OSError, RecursionError, UnicodeDecodeError) as error:
         raise _damaged(path.name, error) from error
-    if not model.HasField("graph") or not model.graph.node:
+    if not model.HasField("graph") or not model.graph.node or not model.graph.output:
         raise CheckpointUnreadable(
-            "CHECKPOINT_UNREADABLE", f"{path.name} holds no graph: it is truncated or no ONNX file."
+            "CHECKPOINT_UNREADABLE",
+            f"{path.name} holds no graph with nodes and outputs: it is truncated or no ONNX file.",
         )
     tensors = list(all_tensors(model))
     for tensor in tensors:
@@ -102,9 +103,8 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path, limits: Limits) -> None:
         raise CheckpointRefused(
             "CHECKPOINT_EXTERNAL_DATA",
             f"{path.name} keeps the weights {name!r} in another file ({location!r}), and nothing outside of "
-            "the "
-            "checkpoint is read. Save it in one file: onnx.save(onnx.load(path), new_path, "
-            "save_as_external_data=False).",
+            "the checkpoint is read. Write one file, torch.onnx.export(…, external_data=False), or make one of "
+            "both, onnx.save(onnx.load(path), new_path, save_as_external_data=False).",
         )
     if any(length < 0 for length in tensor.dims):
         raise CheckpointUnreadable(

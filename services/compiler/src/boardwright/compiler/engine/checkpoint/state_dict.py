@@ -13,8 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from boardwright.compiler.engine.checkpoint.torch_file import check_torch_file
-from boardwright.compiler.engine.errors import CheckpointTooLarge, CheckpointUnreadable, NetworkFailed
+from boardwright.compiler.engine.checkpoint.torch_file import LOAD_ERRORS, check_torch_file
+from boardwright.compiler.engine.errors import (
+    CheckpointTooLarge,
+    CheckpointUnreadable,
+    NetworkFailed,
+    first_line,
+)
 from boardwright.compiler.engine.limits import DEFAULT_LIMITS, MIB, Limits, check_file_size
 
 if TYPE_CHECKING:
@@ -37,17 +42,15 @@ def load_torch_state_dict(
         CheckpointRefused, CheckpointTooLarge, CheckpointUnreadable: see ``check_torch_file``.
     """
     checked = check_torch_file(path, limits=limits)
-    import pickle
-
     import torch
 
     try:
         with torch.serialization.safe_globals(_opaque_types(checked.opaque_globals)):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, AttributeError) as error:
+    except LOAD_ERRORS as error:
         raise CheckpointUnreadable(
             "CHECKPOINT_UNREADABLE",
-            f"{path.name} cannot be read as a state dict: {_first_line(error)}. "
+            f"{path.name} cannot be read as a state dict: {first_line(error)}. "
             "Save torch.save(model.state_dict(), path) again.",
         ) from error
     return find_state_dict(loaded, path.name)
@@ -69,7 +72,7 @@ def load_safetensors(path: Path, limits: Limits = DEFAULT_LIMITS) -> dict[str, t
     except (SafetensorError, ValueError, OSError) as error:
         raise CheckpointUnreadable(
             "CHECKPOINT_UNREADABLE",
-            f"{path.name} is not a valid safetensors file: {_first_line(error)}. Save it again.",
+            f"{path.name} is not a valid safetensors file: {first_line(error)}. Save it again.",
         ) from error
 
 
@@ -262,7 +265,3 @@ def _opaque_types(names: frozenset[str]) -> list[Any]:
     entries = [entry for name in sorted(names) for entry in known.get(name, [])]
     entries += [(pathlib.PurePosixPath, name) for name in sorted(names) if name.startswith("pathlib.")]
     return entries
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

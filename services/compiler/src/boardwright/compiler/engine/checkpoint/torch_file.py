@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ from boardwright.compiler.engine.checkpoint.globals_policy import refusal
 from boardwright.compiler.engine.checkpoint.pickles import PickleReading, TensorClaim, read_inertly, read_one
 from boardwright.compiler.engine.errors import CheckpointRefused, CheckpointTooLarge, CheckpointUnreadable
 from boardwright.compiler.engine.limits import DEFAULT_LIMITS, Limits, check_file_size
+
+LOAD_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, OSError,
+    RuntimeError, TypeError, ValueError, pickle.UnpicklingError,
+)  # fmt: skip
+"""What torch raises over a damaged file; too little memory is none of the file's faults."""
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _SMALL_BYTES = 16 << 20  # an expanded tensor of this size harms nobody

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boardwright.compiler.engine.checkpoint.archive import check_archive
-from boardwright.compiler.engine.errors import CheckpointRefused, CheckpointUnreadable
+from boardwright.compiler.engine.checkpoint.torch_file import LOAD_ERRORS
+from boardwright.compiler.engine.errors import CheckpointRefused, CheckpointUnreadable, first_line
 from boardwright.compiler.engine.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ def load_torchscript(path: Path, limits: Limits = DEFAULT_LIMITS) -> torch.jit.S
 
     try:
         return torch.jit.load(path, map_location="cpu").eval()
-    except (RuntimeError, ValueError, EOFError) as error:
+    except LOAD_ERRORS as error:
         raise CheckpointUnreadable(
             "CHECKPOINT_UNREADABLE",
-            f"{path.name} cannot be loaded: {str(error).strip().splitlines()[0][:300]}. Save it again.",
+            f"{path.name} cannot be loaded: {first_line(error)}. Save it again.",
         ) from error
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boardwright.compiler.engine.checkpoint.torch_file import check_torch_file
-from boardwright.compiler.engine.errors import CheckpointUnreadable, DependencyMissing
+from boardwright.compiler.engine.checkpoint.torch_file import LOAD_ERRORS, check_torch_file
+from boardwright.compiler.engine.errors import CheckpointUnreadable, DependencyMissing, first_line
 from boardwright.compiler.engine.limits import DEFAULT_LIMITS, Limits
 
 _ENVIRONMENT = {
@@ -131,11 +131,11 @@ def load_ultralytics(path: Path, limits: Limits = DEFAULT_LIMITS) -> YoloCheckpo
             model = ultralytics.YOLO(str(named))
         network = model.model
         labels = tuple(str(network.names[index]) for index in sorted(network.names))
-    except (TypeError, RuntimeError, AttributeError, KeyError, ModuleNotFoundError, EOFError) as error:
+    except LOAD_ERRORS as error:
         raise CheckpointUnreadable(
             "CHECKPOINT_UNREADABLE",
             f"{path.name} cannot be read as an Ultralytics checkpoint: "
-            f"{str(error).strip().splitlines()[0][:300]}. Save it with model.save(path).",
+            f"{first_line(error)}. Save it with model.save(path).",
         ) from error
     head = network.model[-1]
     return YoloCheckpoint(

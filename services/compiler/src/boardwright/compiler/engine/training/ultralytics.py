@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boardwright.compiler.engine.checkpoint.ultralytics_file import prepare_ultralytics
-from boardwright.compiler.engine.errors import EngineError
+from boardwright.compiler.engine.errors import EngineError, first_line
 from boardwright.compiler.engine.training.yolo_folder import YoloFolder
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def train_ultralytics(
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as error:
             raise EngineError(
                 "TRAINING_FAILED",
-                f"Ultralytics' trainer stopped: {_first_line(error)}. Check that images, labels and batch "
+                f"Ultralytics' trainer stopped: {first_line(error)}. Check that images, labels and batch "
                 "size fit the model.",
             ) from error
     if trainer.state is None:
@@ -286,8 +286,3 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
