@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from boardwright.client.pushing import read_checkpoint
@@ -69,3 +70,20 @@ def test_mistakes_are_named(onnx: Path, change: dict[str, object], reason: str, 
     with pytest.raises(InvalidArgument, match=says) as caught:
         read_checkpoint(path, **change)  # type: ignore[arg-type]
     assert caught.value.reason == reason
+
+
+def test_an_onnx_file_whose_weights_lie_beside_it_is_refused_before_it_travels_without_them(
+    tmp_path: Path,
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    weights = onnx.numpy_helper.from_array(np.ones((40, 40), np.float32), "weights")
+    graph = onnx.helper.make_graph([], "graph", [], [], [weights])
+    model = onnx.helper.make_model(graph)
+    onnx.helper.set_model_props(model, {"location": "is no weight's"})
+    onnx.save(model, tmp_path / "one.onnx")
+    assert read_checkpoint(tmp_path / "one.onnx").format == "onnx"
+    # As torch.onnx.export writes it by default.
+    onnx.save(model, tmp_path / "two.onnx", save_as_external_data=True, location="two.onnx.data")
+    with pytest.raises(InvalidArgument, match="external_data=False") as caught:
+        read_checkpoint(tmp_path / "two.onnx")
+    assert caught.value.reason == "CHECKPOINT_EXTERNAL_DATA"

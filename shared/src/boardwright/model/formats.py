@@ -14,7 +14,7 @@ _TO_ONNX_BY_KERAS = (
 )
 _OTHERS_IN_ZIPS = {
     "archive_format": "a program of torch.export: write ONNX, "
-    "torch.onnx.export(torch.export.load(path).module(), (sample,), 'model.onnx', dynamo=True)",
+    "torch.onnx.export(torch.export.load(path).module(), (sample,), 'model.onnx', external_data=False)",
     "model.weights.h5": _TO_ONNX_BY_KERAS,
 }
 _TFLITE = "a TFLite model, most of them quantized already: write ONNX from the network that it was made of"

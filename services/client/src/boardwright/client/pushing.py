@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,10 @@ _MEDIA_TYPES = {
     "ultralytics": "application/vnd.boardwright.model.ultralytics",
 }
 _NEEDS_MODULE = ("torch-state-dict", "safetensors")
+
+_LOCATION = b"\x0a\x08location\x12"
+_WEIGHTS_ELSEWHERE = re.compile(rb"\x6a.{1,2}" + _LOCATION, re.DOTALL)
+"""A tensor's `external_data` entry (TensorProto's field 13) with the key "location", as it is serialized."""
 
 SpecLike = Mapping[str, Any] | str | Path | Any
 """A spec as its dataclass (`boardwright.model.InputSpec`), its JSON object, or a file that holds one."""
@@ -70,7 +76,8 @@ def read_checkpoint(
         labels: class names, completing the output spec.
 
     Raises:
-        InvalidArgument: CHECKPOINT_NOT_FOUND, MODEL_FORMAT_UNKNOWN, MODULE_NEEDED, SPEC_INVALID.
+        InvalidArgument: CHECKPOINT_NOT_FOUND, MODEL_FORMAT_UNKNOWN, MODULE_NEEDED, SPEC_INVALID,
+            CHECKPOINT_EXTERNAL_DATA.
     """
     from boardwright.model import InputSpec, ModelError, OutputSpec, detect_format
 
@@ -86,6 +93,8 @@ def read_checkpoint(
         outputs = _output_spec(output_spec, labels, OutputSpec)
     except ModelError as error:
         raise InvalidArgument(error.reason, error.message) from error
+    if kind == "onnx":
+        _check_weights_inside(path)
     files = [LocalFile(path, path.name, _MEDIA_TYPES[kind])]
     builder = ""
     if module is not None:
@@ -104,6 +113,21 @@ def read_checkpoint(
         _text(inputs),
         _text(outputs),
         outputs.task if outputs is not None else "",
+    )
+
+
+def _check_weights_inside(path: Path) -> None:
+    """Import reads one file alone, and torch.onnx.export writes two unless it is told not to."""
+    if path.stat().st_size == 0:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content.find(_LOCATION) < 0 or not _WEIGHTS_ELSEWHERE.search(content):
+            return
+    raise InvalidArgument(
+        "CHECKPOINT_EXTERNAL_DATA",
+        f"{path.name} keeps its weights in another file, which would be left behind: write one file, "
+        "torch.onnx.export(…, external_data=False), or make one of both, "
+        "onnx.save(onnx.load(path), new_path, save_as_external_data=False)",
     )
 
 
