@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -31,6 +34,29 @@ def test_an_error_that_never_ends_is_not_read_to_its_end(monkeypatch: pytest.Mon
     with pytest.raises(Unavailable, match="HTTP 500"):
         DeliveryServer(http, KEY, "devices/cam-1").open_blob(Digest.of(b"x"), 0)
     assert len(sent) < 10
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_being_sent_on_to_no_address_is_an_unreachable_server() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(307)
+            self.send_header("Location", "http://[::bad")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        http = Http(f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(Unavailable, match="cannot be reached") as caught:
+            http.call("GET", "x")
+        http.close()
+    assert caught.value.reason == "SERVER_UNREACHABLE"
+    del caught
+    gc.collect()  # urllib3 forgets the connection that sent it on
 
 
 @pytest.mark.parametrize("wished", ["soon", -5, float("inf"), [1], None])

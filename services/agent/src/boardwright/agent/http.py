@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
-from boardwright.agent.errors import AgentError, Refused, Unavailable
+from boardwright.agent.errors import AgentError, TurnedAway, Unavailable
 from boardwright.content.canonical import read_json
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -136,7 +136,7 @@ class Http:
                     connect=0, read=0, redirect=2, status=0, other=0, raise_on_status=False
                 ),
             )
-        except urllib3.exceptions.HTTPError as error:
+        except (urllib3.exceptions.HTTPError, ValueError) as error:  # ValueError: sent on to no address
             raise _unreachable(self.server, error) from error
         self.clock.note(response.headers.get("Date"))
         return response
@@ -174,7 +174,7 @@ def problem(answer: Answer, doing: str) -> AgentError:
     text = f"{doing}: {detail}"
     if answer.status >= 500 or answer.status == 429:
         return Unavailable(reason, f"{text} (trying again later may help)")
-    return Refused(reason, text)
+    return TurnedAway(reason, text)
 
 
 def _unreachable(server: str, error: Exception) -> Unavailable:
