@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from boardwright import telemetry
 from boardwright.gateway import problems
@@ -109,6 +110,14 @@ def _measured(
     return run
 
 
+def _allowed(app: FastAPI, request: Request) -> str:
+    """The methods of a path. Each is a route of its own, and Starlette tells those of the first alone."""
+    here = [
+        route for route in app.routes if isinstance(route, Route) and route.path_regex.match(request.url.path)
+    ]
+    return ", ".join(sorted({name for route in here for name in route.methods or ()}))
+
+
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(BoardwrightError)
     async def refused(request: Request, error: BoardwrightError) -> Response:
@@ -128,7 +137,8 @@ def _add_errors(app: FastAPI) -> None:
             "detail": f"there is nothing to {request.method} at {request.url.path}; see /openapi.json",
             "reason": "NO_SUCH_PATH",
         }
-        return JSONResponse(document, error.status_code, error.headers, media_type=problems.MEDIA_TYPE)
+        headers = {"Allow": _allowed(app, request)} if error.status_code == 405 else error.headers
+        return JSONResponse(document, error.status_code, headers, media_type=problems.MEDIA_TYPE)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

@@ -113,7 +113,10 @@ def _field(field: Any, schemas: dict[str, Any]) -> dict[str, Any]:
         value = field.message_type.fields_by_name["value"]
         return {"type": "object", "additionalProperties": _single(value, schemas)}
     single = _single(field, schemas)
-    return {"type": "array", "items": single} if field.is_repeated else single
+    if field.is_repeated:
+        return {"type": "array", "items": single}
+    may_be_null = field.message_type is not None and field.containing_oneof is None
+    return {"anyOf": [single, {"type": "null"}]} if may_be_null else single
 
 
 def _single(field: Any, schemas: dict[str, Any]) -> dict[str, Any]:
