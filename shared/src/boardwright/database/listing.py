@@ -42,6 +42,8 @@ class Listing:
     ) -> tuple[list[R], str]:
         """One page of the rows whose columns equal `scope`, and the token of the next ("" at the end).
 
+        A page is smaller than asked for where its rows would not fit into one message.
+
         Raises: InvalidArgument FILTER_INVALID, PAGE_TOKEN_MISMATCH, FIELD_INVALID.
         """
         size = paging.page_size(page.size)
@@ -61,5 +63,5 @@ class Listing:
             limit=size + 1,
             **parameters,
         )
-        kept, token = paging.cut(rows, size, lambda row: [row[self.order]], *described)
+        kept, token = paging.cut(rows, paging.fitting(rows, size), lambda row: [row[self.order]], *described)
         return [convert(row) for row in kept], token

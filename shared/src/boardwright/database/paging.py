@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from boardwright.content.canonical import read_json
+from boardwright.database.transaction import Row
 from boardwright.rpc.errors import InvalidArgument
 
 T = TypeVar("T")
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
+_MOST_CHARACTERS = 3 << 20
+"""Of four bytes each at most; a message has 16 MiB."""
 
 Key = list[int | str]
 
@@ -68,6 +71,16 @@ def _fits(value: object, kind: type) -> bool:
         if isinstance(value, str)
         else isinstance(value, int) and -(2**63) <= value < 2**63
     )
+
+
+def fitting(rows: Sequence[Row], size: int) -> int:
+    """How many rows a page of at most `size` has: as many as fit into one message, but one at least."""
+    held = 0
+    for number, row in enumerate(rows[:size]):
+        held += sum(len(value) for name in row.keys() if isinstance(value := row[name], str))  # noqa: SIM118
+        if number and held > _MOST_CHARACTERS:
+            return number
+    return size
 
 
 def cut(rows: Sequence[T], size: int, key: Callable[[T], Sequence[Any]], *scope: str) -> tuple[list[T], str]:

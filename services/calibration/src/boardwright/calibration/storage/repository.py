@@ -139,7 +139,9 @@ class SqlRepository:
                 **condition.parameters,
             )
             listed = [rows.version(row) for row in found]
-            return paging.cut(listed, size, lambda version: [version.key.number], *scope)
+            return paging.cut(
+                listed, paging.fitting(found, size), lambda version: [version.key.number], *scope
+            )
 
         return await self._database.read(read)
 

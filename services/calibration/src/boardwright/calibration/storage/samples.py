@@ -101,7 +101,7 @@ def page_of(tx: Transaction, version: DatasetVersion, page: Page) -> tuple[list[
         limit=size + 1,
         **condition.parameters,
     )
-    listed, token = paging.cut(found, size, lambda row: [row["sequence"]], *scope)
+    listed, token = paging.cut(found, paging.fitting(found, size), lambda row: [row["sequence"]], *scope)
     return [rows.sample(row) for row in listed], token
 
 
