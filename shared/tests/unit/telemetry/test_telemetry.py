@@ -3,6 +3,7 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -95,6 +96,14 @@ def test_an_unknown_log_level_is_named(monkeypatch):
     monkeypatch.setenv("BOARDWRIGHT_LOG", "loud")
     with pytest.raises(ValueError, match="BOARDWRIGHT_LOG is 'loud'"):
         telemetry.configure("registry")
+
+
+def test_a_collector_that_is_away_does_not_hold_up_the_end(monkeypatch):
+    sent, back = [], threading.Event()
+    monkeypatch.setattr(telemetry, "_flushing", [back.wait, lambda: sent.append("spans")])
+    telemetry.flush()
+    assert sent == ["spans"] and not back.is_set()
+    back.set()
 
 
 def test_the_sdk_is_loaded_only_for_an_exporter():
