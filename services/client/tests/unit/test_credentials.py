@@ -87,3 +87,6 @@ def test_a_login_is_private_and_gives_its_token_to_its_endpoint_alone(environmen
     assert stored is not None and stored.token == "secret"
     assert find_credentials("https://e:443", environment=environment).token == "secret"
     assert find_credentials("elsewhere:443", environment=environment).token == ""
+    # Nobody acts under a stored login who named another token.
+    assert find_credentials(token="mine", environment=environment).token == "mine"
+    assert find_credentials(environment=environment | {"BOARDWRIGHT_TOKEN": "mine"}).token == "mine"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from boardwright.jobs.worker.__main__ import main
 from boardwright.jobs.worker.kinds import installed_kinds
 from boardwright.jobs.worker.probe import Machine, probe_machine
 from boardwright.jobs.worker.settings import SettingMissing, read_settings
@@ -73,3 +74,11 @@ def test_a_worker_without_services_is_refused() -> None:
 def test_installed_kinds_are_found_without_importing_them(tmp_path: Path) -> None:
     kinds = installed_kinds((sample_steps.install(tmp_path / "kinds"),))
     assert {"sample/upper", "sample/broken"} <= kinds
+
+
+def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["worker", "--help"])
+    assert main() == 0
+    assert "BOARDWRIGHT_WORKER_SLOTS" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["worker", "serve"])
+    assert main() == 2

@@ -52,7 +52,8 @@ def find_credentials(
 
     Args:
         endpoint, token: what the caller knows; an endpoint alone takes its token from the environment or
-            from a login to the same endpoint, and a token alone is shown instead of a local stack's own.
+            from a login to the same endpoint, and a token alone is shown instead of a local stack's or a
+            login's.
         data: the data folder of a stack on this machine; no other is looked for then.
         environment: instead of this process's.
 
@@ -76,7 +77,7 @@ def find_credentials(
             return replace(found, token=token) if token else found
     stored = read_login(environment) if data is None else None
     if stored is not None:
-        return stored
+        return replace(stored, token=token) if token else stored
     where = f" on {data}" if data is not None else ""
     raise CredentialsMissing(
         "NO_SERVER",
