@@ -5,7 +5,7 @@ later (a colour order, a scale). So every document carries ``schema`` ("input-sp
 error that names the nearest known one, and a missing field takes the default of its dataclass.
 """
 
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -95,7 +95,7 @@ def _convert(value: Any, hint: Any, where: str, reason: str) -> Any:
 
 def _scalar(value: Any, hint: Any, where: str, reason: str) -> Any:
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if not abs(value) <= sys.float_info.max:  # NaN, infinity, and integers that no float holds
             raise ModelError(reason, f"{where} must be a finite number, not {value!r}")
         return float(value)
     plain = hint if isinstance(hint, type) else str  # Literal[...] holds strings; the dataclass checks them

@@ -167,9 +167,11 @@ class GoldenSamples:
                         array = np.lib.format.read_array(content, allow_pickle=False)
                         arrays[kind][name.removesuffix(".npy")] = array
             return cls(arrays["inputs"], arrays["outputs"], **settings)
-        except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, ModelError):
-                raise
+        except ModelError:
+            raise
+        except (
+            Exception
+        ) as error:  # damaged archives and arrays end in zlib.error, tokenize.TokenError and more
             raise ModelError(REASON, f"golden samples cannot be read: {error}") from error
 
 

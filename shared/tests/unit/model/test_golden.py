@@ -68,6 +68,18 @@ def test_hostile_bytes_are_refused() -> None:
         assert caught.value.reason == "GOLDEN_SAMPLES_INVALID"
 
 
+def test_every_damaged_byte_gives_samples_or_a_refusal() -> None:
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    whole = GoldenSamples({"x": x}, {"y": x}).to_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        try:
+            GoldenSamples.from_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        except ModelError as error:
+            refused += error.reason == "GOLDEN_SAMPLES_INVALID"
+    assert refused > len(whole) // 2
+
+
 def test_ragged_arrays_are_refused() -> None:
     with pytest.raises(ModelError, match="same number of samples"):
         GoldenSamples(INPUTS, {"logits": np.zeros((2, 2))})

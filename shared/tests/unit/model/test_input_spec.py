@@ -41,6 +41,7 @@ def test_unknown_field_names_the_nearest() -> None:
         ({"mean": [0.5]}, "mean needs 3 values"),
         ({"std": [1, 0, 1]}, "std holds a zero"),
         ({"scale": float("nan")}, "scale must be a finite number"),
+        ({"scale": 10**400}, "scale must be a finite number"),
         ({"resize_shorter": 256}, "belongs to resize 'center-crop' only"),
         ({"resize": "center-crop", "resize_shorter": 4}, "must be at least the crop's 8 px"),
         ({"pad_value": 300}, "pad_value must be 0 to 255"),
