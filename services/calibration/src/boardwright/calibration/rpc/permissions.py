@@ -16,5 +16,5 @@ PERMISSIONS: Mapping[str, Permission] = {
     "AddSamples": permits("developer", "parent"),
     "ListSamples": permits("viewer", "parent"),
     "SealDatasetVersion": permits("developer", "name"),
-    "ListAuditEvents": permits("admin", "parent"),
+    "ListAuditEvents": permits("releaser", "parent"),
 }
