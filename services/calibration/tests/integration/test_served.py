@@ -197,7 +197,9 @@ def test_from_a_folder_to_a_sealed_dataset_and_back(client: Client, picture: Pic
     assert dict(sealed.statistics.class_counts) == {0: 6, 1: 6} and sealed.statistics.width.mean == 6
     read = {sample.name: sample.label for sample in client.reader(sealed)}
     assert read == {sample.name: sample.label for sample in source if isinstance(sample, FoundSample)}
-    events = client.stub("releaser").ListAuditEvents(pb.ListAuditEventsRequest(parent="projects/default")).events
+    events = (
+        client.stub("releaser").ListAuditEvents(pb.ListAuditEventsRequest(parent="projects/default")).events
+    )
     assert [event.method for event in events] == [
         "SealDatasetVersion",
         "AddSamples",
