@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -107,6 +109,31 @@ def test_an_interruption_says_that_the_job_goes_on(
         main()
     assert end.value.code == 130
     assert "`boardwright job cancel`" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(context: object, *values: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sys.argv", ["boardwright", "job", "show", "compileJobs/7"])
+    monkeypatch.setattr("boardwright.cli.commands.job.client_of", closed)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+
+
+def test_a_terminal_without_utf8_gets_what_it_can_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = jobs_pb2.Job(name="é–", title="–")
+    for arguments, wanted in (([], "what     ?"), (["-o", "json"], '"name": "\\u00e9\\u2013"')):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+        monkeypatch.setattr("sys.stdout", stream)
+        monkeypatch.setattr("sys.argv", ["boardwright", "job", "show", "compileJobs/7", *arguments])
+        client = SimpleNamespace(jobs=SimpleNamespace(get=lambda _: held))
+        monkeypatch.setattr("boardwright.cli.commands.job.client_of", lambda _, c=client: nullcontext(c))
+        with pytest.raises(SystemExit):
+            main()
+        stream.flush()
+        assert wanted in stream.buffer.getvalue().decode("latin-1")  # type: ignore[attr-defined]
 
 
 def test_what_people_read_has_short_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,14 @@ def main() -> None:
     """Run the command and exit with its code."""
     from boardwright.cli.app import app
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character of a tree or a name
     try:
         app(prog_name="boardwright")
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader (head, less) has seen enough
-        sys.exit(DONE)
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(DONE)  # the reader (head, less) has seen enough
         if end.code == INTERRUPTED:
             sys.stderr.write(_GOES_ON)
         raise
@@ -49,14 +52,14 @@ def exit_code(error: BoardwrightError) -> int:
 
 def _say(error: BoardwrightError) -> None:
     """Say what went wrong and why: as JSON for programs, else in words."""
+    from boardwright.cli.output import print_json, say
+
     arguments = sys.argv[1:]
     as_json = any(
         argument in ("-ojson", "--output=json") or (argument == "json" and before in ("-o", "--output"))
         for before, argument in zip(["", *arguments], arguments, strict=False)
     )
     if as_json:
-        import json
-
         document = {
             "error": {
                 "code": error.code,
@@ -65,9 +68,7 @@ def _say(error: BoardwrightError) -> None:
                 "metadata": dict(error.metadata),
             }
         }
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    from boardwright.cli.output import say
-
+        print_json(document)
     reason = f" [{error.reason}]" if error.reason else ""
     say(f"boardwright: {error.message}{reason}")
 

@@ -34,8 +34,9 @@ OutputOption = Annotated[Format, typer.Option("--output", "-o", help="table for 
 
 
 def print_json(value: Any) -> None:
-    """Print a JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Print a JSON document on standard output, escaping what its encoding lacks."""
+    every_character = (sys.stdout.encoding or "").lower().startswith("utf")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=not every_character) + "\n")
 
 
 def document(message: Message) -> dict[str, Any]:
