@@ -15,7 +15,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from minio import Minio
 
 ACCESS_KEY = "boardwright"
 SECRET_KEY = "boardwright-secret"  # noqa: S105 (of a server that lives for one test run)
@@ -113,17 +116,24 @@ class SeaweedServer:
 
     def make_bucket(self, name: str) -> None:
         """Make a bucket if it is missing."""
+        client = self._client()
+        if not client.bucket_exists(bucket_name=name):
+            client.make_bucket(bucket_name=name)
+
+    def remove_bucket(self, name: str) -> None:
+        """Remove a bucket with what it holds; each has volumes of its own, and a disk has room for so many."""
+        self._client().remove_bucket(bucket_name=name)
+
+    def _client(self) -> Minio:
         from minio import Minio
 
-        client = Minio(
+        return Minio(
             endpoint=self.endpoint.removeprefix("http://"),
             access_key=ACCESS_KEY,
             secret_key=SECRET_KEY,
             secure=False,
             region="us-east-1",
         )
-        if not client.bucket_exists(bucket_name=name):
-            client.make_bucket(bucket_name=name)
 
     def __enter__(self) -> Self:
         self.start()
@@ -142,7 +152,7 @@ class SeaweedServer:
             "-ip.bind=127.0.0.1",
             *(f"-{flag}={port}" for flag, port in self._ports.items()),
             f"-s3.config={self._folder / 's3.json'}",
-            "-s3.allowDeleteBucketNotEmpty=false",
+            "-s3.allowDeleteBucketNotEmpty=true",
             "-master.telemetry=false",
             "-webdav=false",
             "-admin.ui=false",

@@ -40,13 +40,20 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]
 
 
 @pytest.fixture
-def s3_store(
+def s3_url(
     seaweed: SeaweedServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[BlobStore]:
+) -> Iterator[str]:
+    """A bucket of the test's own, with credentials for it."""
     bucket = f"test-{abs(hash(request.node.nodeid)):x}"
     seaweed.make_bucket(bucket)
     monkeypatch.setenv("BOARDWRIGHT_S3_ACCESS_KEY", ACCESS_KEY)
     monkeypatch.setenv("BOARDWRIGHT_S3_SECRET_KEY", SECRET_KEY)
-    store = open_store(f"s3://{bucket}?endpoint={seaweed.endpoint}")
+    yield f"s3://{bucket}?endpoint={seaweed.endpoint}"
+    seaweed.remove_bucket(bucket)
+
+
+@pytest.fixture
+def s3_store(s3_url: str) -> Iterator[BlobStore]:
+    store = open_store(s3_url)
     yield store
     store.close()

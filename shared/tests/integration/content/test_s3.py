@@ -107,27 +107,27 @@ def test_servers_that_say_that_they_are_full(status: int, code: str, message: st
     assert isinstance(full, StoreFull) and "give it some, then retry" in str(full)
 
 
-def test_a_bucket_that_is_missing(server: SeaweedServer, store: BlobStore) -> None:
-    absent = open_store(f"s3://absent?endpoint={server.endpoint}")
+def test_a_bucket_that_is_missing(s3_url: str) -> None:
+    absent = open_store(f"s3://absent?{s3_url.partition('?')[2]}")
     for use in (lambda: absent.stat(Digest.of(b"")), lambda: absent.put(b"x")):
         with pytest.raises(StoreUnavailable):
             use()
     absent.close()
 
 
-def test_wrong_credentials(server: SeaweedServer, store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = store.put(b"bytes").digest
+def test_wrong_credentials(s3_url: str, s3_store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = s3_store.put(b"bytes").digest
     monkeypatch.setenv("BOARDWRIGHT_S3_SECRET_KEY", "wrong")
-    stranger = open_store(f"s3://test?endpoint={server.endpoint}")
+    stranger = open_store(s3_url)
     for use in (lambda: stranger.stat(digest), lambda: stranger.put(b"x"), lambda: list(stranger.blobs())):
         with pytest.raises(StoreUnavailable, match=r"refuses our credentials .*: correct them"):
             use()
     stranger.close()
 
 
-def test_a_crash_between_storing_and_publishing(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_between_storing_and_publishing(s3_store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The object is complete and nobody names it: finishing again is enough, else a sweep takes it."""
-    data = some_bytes(1000)
+    store, data = s3_store, some_bytes(1000)
     handles = [upload(store, data), upload(store, some_bytes(1000, seed=2))]
 
     def crash(*_: object) -> None:
