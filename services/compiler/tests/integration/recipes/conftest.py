@@ -19,10 +19,12 @@ from PIL import Image
 
 from boardwright.compiler.domain.plan import DatasetContent, FromStep, Given, Subject, plan
 from boardwright.compiler.domain.recipe import Recipe
+from boardwright.compiler.engine.export import export_network
 from boardwright.compiler.kinds import KINDS
 from boardwright.content import digest_file
 from boardwright.jobs.domain.cache_key import with_defaults
 from boardwright.jobs.step_api import ENTRY_POINT_GROUP, InputFile, StepRequest, StepResult
+from boardwright.model import InputSpec
 from boardwright.samples import DatasetManifest, FoundSample, ManifestSample, PackEntry, write_packs
 from boardwright.samples.labels import Label
 
@@ -43,6 +45,7 @@ class Ran:
 
 
 RunRecipe = Callable[..., Ran]
+DIGITS = InputSpec(height=8, width=8, color="GRAY", channels=1, scale=1 / 255, batch=1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,6 +55,30 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def digits(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[FoundSample]]:
+    """A classifier of scikit-learn's digits, trained on 800 of them, and samples of all."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = (found.images * 255 / 16).astype(np.uint8)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(16, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(), torch.nn.Linear(128, 10),
+    )  # fmt: skip
+    inputs, labels = (
+        torch.from_numpy(images[:800, None] / np.float32(255)),
+        torch.from_numpy(found.target[:800]),
+    )
+    fit(network, inputs, lambda out, chosen: torch.nn.functional.cross_entropy(out, labels[chosen]), 8)
+    path = tmp_path_factory.mktemp("digits") / "digits.onnx"
+    onnx.save(export_network(network, DIGITS), path)
+    samples = zip(images, found.target, strict=True)
+    return path, [found_sample(f"{n:04d}", image, int(label)) for n, (image, label) in enumerate(samples)]
 
 
 @pytest.fixture
@@ -96,6 +123,25 @@ def run_recipe(tmp_path: Path) -> RunRecipe:
         return Ran(done)
 
     return run
+
+
+def fit(
+    network: torch.nn.Module,
+    inputs: torch.Tensor,
+    loss_of: Callable[[Any, torch.Tensor], torch.Tensor],
+    epochs: int,
+    rate: float = 3e-3,
+) -> None:
+    """Train with AdamW in batches of 32; ``loss_of(outputs, indices)`` is what falls."""
+    optimizer = torch.optim.AdamW(network.parameters(), rate)
+    for epoch in range(epochs):
+        order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(epoch))
+        for chosen in order.split(32):
+            loss = loss_of(network(inputs[chosen]), chosen)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    network.eval()
 
 
 def found_sample(name: str, image: np.ndarray | Image.Image, label: Label) -> FoundSample:

@@ -17,37 +17,12 @@ from boardwright.model import InputSpec
 from boardwright.samples import FoundSample
 from boardwright.samples.labels import Box
 
-from .conftest import found_sample
+from .conftest import DIGITS, fit, found_sample
 
-DIGITS = InputSpec(height=8, width=8, color="GRAY", channels=1, scale=1 / 255, batch=1)
 GRAY = {"format": "onnx", "task": "classification", "input_spec": DIGITS.to_json()}
 SIDE = 48
 GRID = InputSpec(height=SIDE, width=SIDE, name="images", resize="letterbox", batch=1)
 BOXES = {"task": "detection", "head": "yolov8", "num_classes": 2}
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> tuple[Path, list[FoundSample]]:
-    """A classifier of scikit-learn's digits, trained on 800 of them, and samples of all."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    images = (found.images * 255 / 16).astype(np.uint8)
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
-        torch.nn.Conv2d(16, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
-        torch.nn.Flatten(), torch.nn.Linear(128, 10),
-    )  # fmt: skip
-    inputs, labels = (
-        torch.from_numpy(images[:800, None] / np.float32(255)),
-        torch.from_numpy(found.target[:800]),
-    )
-    _fit(network, inputs, lambda out, chosen: torch.nn.functional.cross_entropy(out, labels[chosen]), 8)
-    path = tmp_path_factory.mktemp("digits") / "digits.onnx"
-    onnx.save(export_network(network, DIGITS), path)
-    samples = zip(images, found.target, strict=True)
-    return path, [found_sample(f"{n:04d}", image, int(label)) for n, (image, label) in enumerate(samples)]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +49,7 @@ def shapes(tmp_path_factory) -> tuple[Path, list[FoundSample]]:
         chances = torch.nn.functional.binary_cross_entropy(out[:, 4:], aim[:, 4:], reduction="sum")
         return boxes / 4 + chances / len(chosen)
 
-    _fit(network, inputs, loss, 25, rate=5e-3)
+    fit(network, inputs, loss, 25, rate=5e-3)
     path = tmp_path_factory.mktemp("shapes") / "shapes.onnx"
     onnx.save(export_network(network, GRID), path)
     return path, [found_sample(f"{n:03d}", image, (box,)) for n, (image, box) in enumerate(drawn)]
@@ -162,18 +137,6 @@ def _weights(model: onnx.ModelProto) -> int:
 
 def _operators(model: onnx.ModelProto) -> set[str]:
     return {node.op_type for node in model.graph.node}
-
-
-def _fit(network, inputs, loss_of, epochs, rate=3e-3) -> None:
-    optimizer = torch.optim.AdamW(network.parameters(), rate)
-    for epoch in range(epochs):
-        order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(epoch))
-        for chosen in order.split(32):
-            loss = loss_of(network(inputs[chosen]), chosen)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    network.eval()
 
 
 class _Grid(torch.nn.Module):
