@@ -50,7 +50,8 @@ def test_a_stack_starts_serves_stops_and_goes_on_where_it_was(tmp_path: Path) ->
 @pytest.mark.slow
 def test_ctrl_c_stops_everything_and_no_secret_is_left_readable(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    supervisor = subprocess.Popen([sys.executable, "-m", "boardwright.cli.embedded.stack", str(data)])
+    command = [sys.executable, "-m", "boardwright.cli", "--data", str(data), "up"]
+    supervisor = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 90
         while stack.read_endpoints(data) is None:
@@ -74,6 +75,7 @@ def test_ctrl_c_stops_everything_and_no_secret_is_left_readable(tmp_path: Path) 
             list(client.models.list())
     finally:
         supervisor.send_signal(signal.SIGINT)
-        assert supervisor.wait(15) == 0
+        told = supervisor.communicate(timeout=15)[1]
+    assert supervisor.returncode == 0 and told.endswith("Stopped.\n")
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert not folder.endpoints.exists()

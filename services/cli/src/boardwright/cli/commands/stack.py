@@ -56,6 +56,8 @@ def up(
             bars.clear()
             say(f"boardwright: {error}")
             raise typer.Exit(4) from error
+    if not detach:
+        say("Stopped.")
 
 
 def status(context: typer.Context, output: OutputOption = Format.TABLE) -> None:
