@@ -60,7 +60,7 @@ def _checkpoint_training_environment() -> Mapping[str, str]:
 
 IMPORT = StepKind(
     "compile/import",
-    version="7",
+    version="8",
     determinism=Determinism.PURE,
     defaults={
         "format": None,
@@ -91,7 +91,7 @@ OBSERVE = StepKind(
 )
 QUANTIZE = StepKind(
     "compile/quantize",
-    version="15",
+    version="16",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -107,7 +107,7 @@ QUANTIZE = StepKind(
 )
 RECOVER = StepKind(
     "compile/recover",
-    version="15",
+    version="16",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",
@@ -128,7 +128,7 @@ RECOVER = StepKind(
 )
 PROTECT = StepKind(
     "compile/protect",
-    version="13",
+    version="14",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -278,7 +278,7 @@ _TRAINING: Mapping[str, Any] = {
 }
 TRAIN_QUANTIZED = StepKind(
     "compile/train-quantized",
-    version="11",
+    version="12",
     determinism=Determinism.SEEDED,
     defaults={
         "profile": "x86-vnni",

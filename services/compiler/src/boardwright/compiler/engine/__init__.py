@@ -9,7 +9,8 @@
   block-wise reconstruction, learned rounding; ``integer_outputs``: what leaves the integers keeps more.
 - ``quantize``: static INT8 by a ``scheme``; it observes, protects, recovers, and checks its result.
   ``grid``: what weights are rounded to; ``power_of_two``: the scales of boards that shift instead of
-  multiplying; ``indexed``: ONNX Runtime's quantizer, fast on large graphs.
+  multiplying; ``indexed``: ONNX Runtime's quantizer, fast on large graphs; ``integer_softmax``: what its
+  kernels need room for.
 - ``float16`` (pass ``convert-float16``): half precision but for what would overflow or lose its digits.
 - ``evaluate/``: accuracy, parity with the baseline, and (``quality``) whether information was lost.
 - ``train_quantized``: training that rounds where the device will (QAT), with labels or self-distilled.

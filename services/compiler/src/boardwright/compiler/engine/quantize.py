@@ -21,6 +21,7 @@ from boardwright.compiler.engine.graph.topology import WEIGHTED_OPERATORS, Topol
 from boardwright.compiler.engine.grid import weight_steps
 from boardwright.compiler.engine.indexed import indexed_model
 from boardwright.compiler.engine.integer_outputs import give_floats, spread_channels, take_back, takes_part
+from boardwright.compiler.engine.integer_softmax import with_room_for_shares
 from boardwright.compiler.engine.observe import (
     CalibrationRecord,
     Feed,
@@ -221,7 +222,7 @@ def _quantizer(
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-    given = record.ranges
+    given = with_room_for_shares(model, record.ranges)
     if scheme.power_of_two:
         given = {name: rounded_up(found) for name, found in given.items()}
     ranges = {
