@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ _latency = histogram(
 )
 
 Behavior = Callable[[Any, Any], Awaitable[Any]]
-StreamBehavior = Callable[[Any, Any], AsyncIterator[Any]]
+StreamBehavior = Callable[[Any, Any], AsyncGenerator[Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +156,15 @@ class Gate:
         return handle
 
     def _streaming(self, method: str, behavior: StreamBehavior, permission: Permission) -> StreamBehavior:
-        async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
+        async def handle(request: Any, context: Any) -> AsyncGenerator[Any, None]:
             task = asyncio.current_task()
             if task is not None:
                 self._streams.add(task)
             try:
                 self._admit(request, context, permission)
-                async with self._turns.opened(current_principal()) or contextlib.nullcontext():
-                    async for answer in behavior(request, context):
+                opened = self._turns.opened(current_principal()) or contextlib.nullcontext()
+                async with opened, contextlib.aclosing(behavior(request, context)) as answers:
+                    async for answer in answers:
                         self._check_again(request, context, permission)
                         yield answer
             except asyncio.CancelledError:

@@ -33,7 +33,7 @@ class Servicer(registry_pb2_grpc.RegistryServicer):
         self.seen = []
         self.fails = []
         self.watching, self.answering = asyncio.Event(), asyncio.Event()
-        self.held = asyncio.Semaphore(0)
+        self.let_go, self.held = asyncio.Event(), asyncio.Semaphore(0)
 
     async def GetModel(self, request, context):
         principal = current_principal()
@@ -62,10 +62,13 @@ class Servicer(registry_pb2_grpc.RegistryServicer):
         return pb.ListStagesResponse()
 
     async def WatchEvents(self, request, context):
-        yield pb.Event(cursor="1")
-        self.watching.set()
-        await self.answering.wait()
-        yield pb.Event(cursor="2")
+        try:
+            yield pb.Event(cursor="1")
+            self.watching.set()
+            await self.answering.wait()
+            yield pb.Event(cursor="2")
+        finally:
+            self.let_go.set()
 
 
 @contextlib.asynccontextmanager
@@ -198,6 +201,7 @@ async def test_a_stream_ends_for_whose_token_was_revoked(tmp_path, monkeypatch):
         (tmp_path / "tokens.json").write_text("[]")
         servicer.answering.set()
         assert (await failure(events.read())).reason == "TOKEN_UNKNOWN"
+        assert servicer.let_go.is_set()
 
 
 async def test_many_calls_at_once_are_all_answered(tmp_path):
