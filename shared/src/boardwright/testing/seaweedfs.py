@@ -121,7 +121,7 @@ class SeaweedServer:
             client.make_bucket(bucket_name=name)
 
     def remove_bucket(self, name: str) -> None:
-        """Remove a bucket with what it holds; each has volumes of its own, and a disk has room for so many."""
+        """Remove a bucket and what it holds: each has volumes of its own, of which a disk has so many."""
         self._client().remove_bucket(bucket_name=name)
 
     def _client(self) -> Minio:
