@@ -76,6 +76,12 @@ def test_metadata_signed_by_other_keys(enrolled, fleet) -> None:
     assert (code, said["reason"]) == (3, "METADATA_UNSIGNED") and "enrol the device again" in said["message"]
 
 
+def test_a_root_of_trust_that_the_disk_damaged(enrolled, fleet) -> None:
+    (enrolled.home / "root.json").write_bytes(b"{")
+    code, said = enrolled("once")
+    assert (code, said["reason"]) == (3, "HOME_DAMAGED") and "--again" in said["message"]
+
+
 def test_metadata_that_is_no_metadata(enrolled, fleet) -> None:
     fleet.server.repository.files["metadata/timestamp.json"] = b"<html>captive portal</html>"
     assert enrolled("once")[0] == 3

@@ -191,12 +191,15 @@ class Home:
         write_file(self.folder / "identity.json", canonical_json(document))
 
     def device_key(self) -> bytes:
-        """The device's private key, made on first use. Raw 32 bytes.
+        """The device's private key, made before the enrolment. Raw 32 bytes.
 
         Raises:
-            Refused: KEY_UNSAFE when others may read it, HOME_DAMAGED when it is no key.
+            Refused: KEY_UNSAFE when others may read it, HOME_DAMAGED when it is gone or no key.
         """
+        lost = Refused("HOME_DAMAGED", f"{self.key_path} holds no key: enrol with a new token and --again")
         if not self.key_path.exists():
+            if self.is_enrolled:
+                raise lost
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
             write_file(self.key_path, Ed25519PrivateKey.generate().private_bytes_raw(), mode=0o600)
@@ -209,7 +212,7 @@ class Home:
             )
         key = self.key_path.read_bytes()
         if len(key) != _KEY_BYTES:
-            raise Refused("HOME_DAMAGED", f"{self.key_path} is no key: enrol with a new token and --again")
+            raise lost
         return key
 
     def state(self) -> State:

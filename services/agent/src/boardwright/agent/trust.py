@@ -93,8 +93,8 @@ class FleetTrust:
         self._http = http
         base = f"{identity.server}/{identity.repository}"
         self._targets = home.trust / "targets"
-        with self._explained():
-            self._targets.mkdir(parents=True, exist_ok=True)
+        self._targets.mkdir(parents=True, exist_ok=True)
+        try:
             self._updater = Updater(
                 str(home.trust),
                 f"{base}/metadata",
@@ -103,6 +103,11 @@ class FleetTrust:
                 self._fetcher,
                 bootstrap=home.root_path.read_bytes(),
             )
+        except (RepositoryError, ValueError) as error:
+            raise Refused(
+                "HOME_DAMAGED",
+                f"{home.root_path} cannot be used ({error}): enrol with a new token and --again",
+            ) from error
 
     def refresh(self) -> None:
         """Fetch and verify the newest metadata.
