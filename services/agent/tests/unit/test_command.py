@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from collections.abc import Callable
 
 import pytest
 
 from boardwright.agent.cli import main
+from boardwright.agent.device import Device, Pass
 from boardwright.agent.enrolment import default_id
-from boardwright.agent.errors import Refused, Unavailable
+from boardwright.agent.errors import TurnedAway, Unavailable
 from boardwright.agent.home import Home, Identity
 from boardwright.agent.http import Answer, ServerClock, problem
 from boardwright.agent.progress import ConsoleProgress, console_progress
+from boardwright.agent.update import Outcome
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["enroll"], ["run", "--interval", "soon"]])
@@ -38,11 +42,11 @@ def test_a_token_from_standard_input(tmp_path, capsys, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "kind", "reason"),
     [
-        (403, {"reason": "DEVICE_REVOKED", "detail": "ask"}, Refused, "DEVICE_REVOKED"),
+        (403, {"reason": "DEVICE_REVOKED", "detail": "ask"}, TurnedAway, "DEVICE_REVOKED"),
         (503, {"reason": "DATABASE_UNAVAILABLE", "detail": "wait"}, Unavailable, "DATABASE_UNAVAILABLE"),
         (502, "<html>", Unavailable, "HTTP_502"),
         (429, [], Unavailable, "HTTP_429"),
-        (418, {"title": "teapot"}, Refused, "HTTP_418"),
+        (418, {"title": "teapot"}, TurnedAway, "HTTP_418"),
     ],
 )
 def test_answers_become_errors(status: int, body: object, kind: type[Exception], reason: str) -> None:
@@ -102,3 +106,32 @@ def test_people_read_short_names_and_programs_full_ones(tmp_path, capsys) -> Non
     assert "device            cameras/cam-1\n" in told and "fleet             cameras\n" in told
     assert main([*arguments, "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["fleet"] == fleet
+
+
+def test_run_says_a_result_once_until_another_comes(tmp_path, capsys, monkeypatch) -> None:
+    same = Pass(Outcome("up-to-date", "digits@r1 is installed"), None, None)
+    away = Pass(
+        None, Unavailable("SERVER_UNREACHABLE", "no route"), Unavailable("SERVER_UNREACHABLE", "no route")
+    )
+
+    def run(device: Device, stop: object, interval: int, finished: Callable[[Pass], None]) -> None:
+        for result in (same, same, away, away, same):
+            finished(result)
+
+    monkeypatch.setattr(Device, "run", run)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert main(["run", "--home", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert told.out == "up-to-date: digits@r1 is installed\n" * 2 and told.err.count("no route") == 2
+
+
+def test_a_user_without_a_home_and_a_damaged_installation(tmp_path, capsys, monkeypatch) -> None:
+    for name in ("HOME", "XDG_DATA_HOME", "BOARDWRIGHT_AGENT_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 12345)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert main(["status", "--home", str(tmp_path)]) == 3
+    assert "NOT_ENROLLED" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "boardwright.agent.device", None)
+    assert main(["status", "--home", str(tmp_path)]) == 1
+    assert "install it again" in capsys.readouterr().err

@@ -7,6 +7,7 @@ unavailable (server, network, disk space) and trying again goes on from there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boardwright.agent.errors import EXIT_DONE, EXIT_USAGE, AgentError, disk_failed
+from boardwright.agent.errors import EXIT_DEFECT, EXIT_DONE, EXIT_USAGE, AgentError, disk_failed
 from boardwright.agent.home import Home
 from boardwright.device.shorthand import shorten_names
 
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed = disk_failed(error, options.home)
         _say_error(options, failed)
         return failed.exit_code
+    except ImportError as error:
+        sys.stderr.write(f"boardwright-agent: its installation is damaged ({error}): install it again\n")
+        return EXIT_DEFECT
     except KeyboardInterrupt:
         return EXIT_DONE
 
@@ -101,9 +105,10 @@ def _default_home() -> Path:
     named = os.environ.get("BOARDWRIGHT_AGENT_HOME")
     if named:
         return Path(named)
-    if os.geteuid() == 0:
-        return Path("/var/lib/boardwright-agent")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "boardwright-agent"
+    if os.geteuid():
+        with contextlib.suppress(RuntimeError):  # a user of the system's that has no home
+            return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "boardwright-agent"
+    return Path("/var/lib/boardwright-agent")
 
 
 def _enroll(options: argparse.Namespace) -> int:
@@ -148,7 +153,16 @@ def _run(options: argparse.Namespace) -> int:
     with Home(options.home).locked():
         progress = interruptible(console_progress(sys.stderr, quiet=options.quiet), stop)
         device = Device(options.home, health_command=options.health_command, progress=progress)
-        device.run(stop, max(0, options.interval), lambda result: _say_run(options, result))
+        said: tuple[str, str] | None = None
+
+        def tell(result: Pass) -> None:
+            """Say what is new: a log that repeats itself every minute hides what happened."""
+            nonlocal said
+            if result.told != said:
+                _say_pass(options, result)
+            said = result.told
+
+        device.run(stop, max(0, options.interval), tell)
     return EXIT_DONE
 
 
@@ -189,10 +203,6 @@ def _say_pass(options: argparse.Namespace, result: Pass) -> int:
     }
     _say(options, document, f"{outcome.result}: {outcome.message}")
     return EXIT_DONE
-
-
-def _say_run(options: argparse.Namespace, result: Pass) -> None:
-    _say_pass(options, result)
 
 
 def _say(options: argparse.Namespace, document: dict[str, object], text: str) -> None:

@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from boardwright.agent.download import Progress
@@ -39,6 +40,12 @@ class Pass:
     error: AgentError | None
     report_error: AgentError | None
     poll_seconds: int = 0
+
+    @property
+    def told(self) -> tuple[str, str]:
+        """What a person reads of it: how it ended, and why the server did not hear."""
+        unheard = self.report_error
+        return _summary(self.outcome, self.error), "" if unheard is None else unheard.message
 
 
 class Device:
@@ -138,6 +145,11 @@ def _summary(outcome: Outcome | None, error: AgentError | None) -> str:
     return "" if outcome is None else f"{outcome.result}: {outcome.message}"
 
 
+def _utc(microseconds: int) -> str:
+    """By this device's clock."""
+    return f"{datetime.fromtimestamp(microseconds // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def status_document(home: Home) -> dict[str, object]:
     """What this device is and runs, from its folder alone.
 
@@ -155,9 +167,11 @@ def status_document(home: Home) -> dict[str, object]:
         "folder": None if current is None else str(home.current),
         "release": None if current is None else current.record.release,
         "bundle_digest": None if current is None else f"sha256:{current.record.manifest}",
+        "install_time": None if current is None else _utc(current.record.installed_us),
         "previous_release": None if other is None else other.record.release,
         "trial_pending": state.trial is not None,
         "last_check": state.last or None,
+        "last_report_time": _utc(state.reported_us) if state.reported_us else None,
         "refusal": None
         if state.refusal is None
         else {

@@ -36,8 +36,8 @@ def enroll(
     off anywhere is simply repeated with the same token.
 
     Raises:
-        Refused: ALREADY_ENROLLED, TOKEN_MALFORMED, SERVER_INVALID, SERVER_INSECURE, ROOT_MISMATCH, or what
-            the server says.
+        Refused: ALREADY_ENROLLED, TOKEN_MALFORMED, SERVER_INVALID, SERVER_INSECURE, ROOT_MISMATCH.
+        TurnedAway: what the server says.
         Unavailable: the server cannot be reached.
     """
     home.prepare()

@@ -1,8 +1,8 @@
 """Why the agent did not do what it was asked to.
 
-Two kinds, because callers do different things about them: a `Refused` stays until a person or a new release
-changes something, an `Unavailable` goes away by trying again. Each carries a stable `reason` and a sentence
-that says what to do next.
+Three kinds, because callers do different things about them: a `Refused` stays until a person or a new release
+changes something, a `TurnedAway` until the server thinks otherwise, an `Unavailable` goes away by trying
+again. Each carries a stable `reason` and a sentence that says what to do next.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 from pathlib import Path
 
 EXIT_DONE = 0
+EXIT_DEFECT = 1
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
 EXIT_UNAVAILABLE = 4
@@ -48,6 +49,10 @@ class Refused(AgentError):
 
 class RolledBack(Refused):
     """A new slot failed after the switch, and the device went back to the one before."""
+
+
+class TurnedAway(AgentError):
+    """The server, or a proxy before it, does not serve this device. That says nothing of what was offered."""
 
 
 class Unavailable(AgentError):

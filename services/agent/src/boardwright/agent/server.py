@@ -51,7 +51,7 @@ class DeliveryServer:
         """Exchange a one-time token for a place in a fleet. The same key may repeat it.
 
         Raises:
-            Refused: the token is unknown, used by another device, or has run out.
+            TurnedAway: the token is unknown, used by another device, or has run out.
             Unavailable: the server cannot be reached.
         """
         public_key = signing.public_key_of(self._key)
@@ -76,7 +76,7 @@ class DeliveryServer:
         """Tell what runs here; the answer says how long to wait before the next poll.
 
         Raises:
-            Refused: the server does not know this device any more.
+            TurnedAway: the server does not know this device any more.
             Unavailable: the server cannot be reached.
         """
         body = canonical_json(dict(document))
@@ -92,7 +92,7 @@ class DeliveryServer:
         """A blob's bytes from ``offset`` on, or from its start when the server gives no parts.
 
         Raises:
-            Refused: the device may not read it.
+            TurnedAway: the device may not read it.
             Unavailable: the server cannot be reached, or does not have it now.
         """
         path = f"{signing.BLOBS_PATH}/{digest}"

@@ -109,6 +109,7 @@ class Installer:
 
         Raises:
             Refused: with the reason; the device keeps or gets back what worked.
+            TurnedAway: the server does not serve this device now.
             Unavailable: the next pass goes on from here.
             OSError: the disk is full or fails; the next pass goes on from here.
         """
@@ -187,7 +188,7 @@ class Installer:
         if not verdict.passed:
             downloads.clear()
             slots.sweep()
-            raise Refused(verdict.reason, f"{verdict.message}. It was not installed")
+            raise Refused(verdict.reason, f"{offer.release} was not installed: {verdict.message}")
         trial = Trial(slots.other(), slots.linked())
         name = slots.fill(staged)
         downloads.clear()
@@ -230,18 +231,13 @@ class Installer:
             self.home.save_state(trial=None)
             return
         slots.switch(trial.previous)
-        refusal = Refusal(
-            slot.record.manifest, slot.record.rollout, slot.record.release, verdict.reason, verdict.message
-        )
+        back = f"went back to slot {trial.previous}" if trial.previous else "has no other slot to go back to"
+        message = f"{slot.record.release} failed after the switch, the device {back}: {verdict.message}"
+        release, rollout = slot.record.release, slot.record.rollout
+        refusal = Refusal(slot.record.manifest, rollout, release, verdict.reason, message)
         self.home.save_state(trial=None, refusal=refusal)
         slots.clear(slot.name)
-        back = f"went back to slot {trial.previous}" if trial.previous else "has no other slot to go back to"
-        raise RolledBack(
-            verdict.reason,
-            f"{slot.record.release} failed after the switch, the device {back}: {verdict.message}",
-            release=slot.record.release,
-            rollout=slot.record.rollout,
-        )
+        raise RolledBack(verdict.reason, message, release=release, rollout=rollout)
 
     def _health(self, slot: Slot) -> CheckResult:
         verdict = self.check(slot.folder)
@@ -260,9 +256,8 @@ class Installer:
             return CheckResult(False, "HEALTH_FAILED", f"the health command could not run: {error}")
         if done.returncode:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()[-300:]
-            return CheckResult(
-                False, "HEALTH_FAILED", f"the health command ended with {done.returncode}: {said}"
-            )
+            ended = f"the health command ended with {done.returncode}"
+            return CheckResult(False, "HEALTH_FAILED", f"{ended}: {said}" if said else ended)
         return verdict
 
 
