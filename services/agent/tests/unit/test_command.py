@@ -78,11 +78,14 @@ def test_progress_on_a_terminal_and_elsewhere() -> None:
     for stream in (Terminal(), io.StringIO()):
         show = ConsoleProgress(stream)
         show(0, 0, "checking")
+        show(0, 0, "checking")
         show(0, 4 << 20, "model.onnx")
         show(4 << 20, 4 << 20, "model.onnx")
         show(0, 0, "done")
         text = stream.getvalue()
-        assert "checking\n" in text and "4.0 of 4.0 MiB model.onnx" in text and text.endswith("done\n")
+        assert (
+            text.count("checking\n") == 1 and "4.0 of 4.0 MiB model.onnx" in text and text.endswith("done\n")
+        )
         assert ("\r[" in text) is stream.isatty()
     quiet = io.StringIO()
     console_progress(quiet, quiet=True)(1, 2, "x")

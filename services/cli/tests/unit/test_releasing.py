@@ -40,4 +40,6 @@ def test_what_a_stage_holds_or_would_hold_is_said(
     with pytest.raises(SystemExit) as ended:
         app(["promote", *arguments])
     assert ended.value.code == code
-    assert capsys.readouterr().err == f"{said}\n"
+    first, _, rest = capsys.readouterr().err.partition("\n")
+    assert first == said
+    assert ("rollout start FLEET digits@production" in rest) is (arguments[2:] == ["--roll-back"])

@@ -100,3 +100,9 @@ def test_a_job_s_name_says_whose_it_is() -> None:
     assert jobs.full_name(NAME) == NAME
     with pytest.raises(InvalidArgument, match="compileJobs/ID"):
         jobs.full_name("7")
+
+
+def test_a_kind_of_job_that_there_is_not_is_no_empty_list() -> None:
+    jobs = Jobs(Connection(Compiler()), None, "p")  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="use compile or build"):
+        next(jobs.list(kind="builds"))

@@ -20,11 +20,15 @@ class ConsoleProgress:
         self._stream = stream
         self._terminal = stream.isatty()
         self._said = ""
+        self._stage = ""
         self._drawn = 0.0
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        """Show a stage (``total`` 0) or how much of ``total`` bytes is done."""
+        """Show a stage (``total`` 0), once until another comes, or how much of ``total`` bytes is done."""
         if not total:
+            if what == self._stage:
+                return
+            self._stage = what
             self._finish_bar()
             self._stream.write(f"{what}\n")
             self._stream.flush()

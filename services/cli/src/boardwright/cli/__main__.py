@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 DONE, DEFECT, USAGE, REFUSED, UNAVAILABLE = 0, 1, 2, 3, 4
 INTERRUPTED = 130
 _GOES_ON = (
-    "boardwright: interrupted. A job that has begun goes on: see `boardwright job ls`, stop it with "
-    "`boardwright job cancel`, or take up what it made with the same command again.\n"
+    "boardwright: interrupted. A job or rollout that has begun goes on: see `boardwright job ls` and "
+    "`rollout ls`, stop it with `boardwright job cancel` or `rollout cancel`; what a job made is taken up by the "
+    "same command again.\n"
 )
 
 

@@ -66,7 +66,13 @@ class Jobs:
         return found
 
     def list(self, *, kind: str = "", where: str = "", limit: int = 0) -> Iterator[pb.Job]:
-        """Jobs, newest first; `kind` is "compile", "build", or empty for both (compile jobs come first)."""
+        """Jobs, newest first; `kind` is "compile", "build", or empty for both (compile jobs come first).
+
+        Raises:
+            InvalidArgument: FILTER_INVALID, also for another kind.
+        """
+        if kind not in ("", *(title.lower() for title in _KINDS.values())):
+            raise InvalidArgument("FILTER_INVALID", f"{kind!r} is no kind of job: use compile or build")
         for collection, title in _KINDS.items():
             if kind and title.lower() != kind:
                 continue

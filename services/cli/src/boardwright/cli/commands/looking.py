@@ -139,12 +139,15 @@ def _measurement(client: Client, name: str) -> tuple[Any, list[tuple[str, str]]]
 
 
 def _figures(client: Client, name: str) -> str:
+    from boardwright.client.references import shorten
+
     lines = []
     for found in client.models.measurements(name, limit=20):
         if "/artifacts/" in found.name and "/artifacts/" not in name:
             continue
         values = ", ".join(f"{key}={figure_text(key, value)}" for key, value in sorted(found.values.items()))
-        lines.append(f"{found.kind} ({_origin(found)}): {values}")
+        by = f" by {shorten(found.dataset)}" if found.dataset else ""
+        lines.append(f"{found.kind} ({_origin(found)}{by}): {values}")
     return "\n".join(lines)
 
 

@@ -115,6 +115,11 @@ def promote(
         else:
             holds = "would hold" if dry_run else "holds"
             say(f"{shorten(answer.stage.name)} {holds}: {shorten(answer.stage.release)}")
+            if roll_back and not dry_run:
+                say(
+                    "Its fleets keep what they were offered: boardwright fleet ls tells what, "
+                    f"boardwright rollout start FLEET {shorten(answer.stage.name)} changes it"
+                )
     if dry_run and not answer.passed:
         raise typer.Exit(3)
 
