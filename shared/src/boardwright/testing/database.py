@@ -4,7 +4,7 @@
 
     async def test_it(database): ...        runs as [sqlite] and [postgresql]
 
-Migrations run once per session and database kind; each test gets a copy.
+Migrations run once per session and database kind; each test gets a copy, or one that is as good as new.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from boardwright.database import Database
-from boardwright.testing import postgresql
+from boardwright.testing import postgresql, postgresql_pool
 
 KINDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
 _numbers = itertools.count(1)
@@ -42,6 +42,7 @@ def _template(kind: str, schema: str, migrations: str) -> str:
     server = postgresql.session_server()
     server.execute(f"CREATE DATABASE {name}")
     _migrate(server.url(name), schema, migrations)
+    postgresql_pool.make_template(name, schema)
     return name
 
 
@@ -66,13 +67,8 @@ def fresh_database_url(kind: str, schema: str, migrations: str, folder: Path) ->
         if os.environ.get("BOARDWRIGHT_REQUIRE_SERVERS"):
             pytest.fail(reason)
         pytest.skip(reason)
-    server = postgresql.session_server()
-    name = f"test_{schema}_{next(_numbers)}"
-    server.execute(f"CREATE DATABASE {name} TEMPLATE {_template(kind, schema, migrations)}")
-    try:
-        yield server.url(name)
-    finally:
-        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with postgresql_pool.fresh_database(_template(kind, schema, migrations), schema) as name:
+        yield postgresql.session_server().url(name)
 
 
 def database_fixture(schema: str, migrations: str) -> Callable[..., Any]:
