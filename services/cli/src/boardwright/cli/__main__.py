@@ -13,8 +13,8 @@ DONE, DEFECT, USAGE, REFUSED, UNAVAILABLE = 0, 1, 2, 3, 4
 INTERRUPTED = 130
 _GOES_ON = (
     "boardwright: interrupted. A job or rollout that has begun goes on: see `boardwright job ls` and "
-    "`boardwright rollout ls`, stop it with `boardwright job cancel` or `boardwright rollout cancel`, or take "
-    "up what a job made with the same command again.\n"
+    "`boardwright rollout ls`, stop it with `boardwright job cancel` or `boardwright rollout cancel`, or "
+    "take up what a job made with the same command again.\n"
 )
 
 
