@@ -7,6 +7,7 @@ from datetime import timedelta
 from securesystemslib.signer import CryptoSigner
 
 DAY = 86_400.0
+HOUR = 3_600.0
 
 
 def test_expired_metadata(enrolled, fleet) -> None:
@@ -49,6 +50,16 @@ def test_clock_that_went_backwards(enrolled, fleet) -> None:
     home.save_state(clock_floor_us=home.state().clock_floor_us + int(90 * DAY * 1e6))
     code, said = enrolled("once")
     assert (code, said["reason"]) == (3, "CLOCK_WRONG") and "already seen" in said["message"]
+
+
+def test_a_clock_that_ran_ahead_may_be_set(enrolled, fleet) -> None:
+    """To the device the server is three days behind: what the server showed binds it, not its own clock."""
+    from boardwright.agent.home import Home
+
+    fleet.release(1)
+    fleet.server.fault.clock_offset_seconds = -3 * DAY
+    assert enrolled("once")[1]["result"] == "installed"
+    assert abs(Home(enrolled.home).state().clock_floor_us / 1e6 - fleet.server.now) < HOUR
 
 
 def test_a_small_skew_does_not_matter(enrolled, fleet) -> None:

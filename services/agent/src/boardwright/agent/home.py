@@ -98,7 +98,8 @@ class State:
     Attributes:
         trial: a switch that was not confirmed yet.
         refusal: the last bundle refused.
-        clock_floor_us: the latest time this device's clock showed in a successful check.
+        clock_floor_us: the latest time this device's clock showed in a successful check, or the server's
+            where that was earlier.
         report_digest, reported_us: the last report that the server took, and when.
         last: how the last check ended, "result: message" or "REASON: message".
     """

@@ -132,8 +132,10 @@ class FleetTrust:
                 "CLOCK_WRONG",
                 f"this device's clock says {_day(now)}, the server's {_day(now, ahead)}: {_SET_CLOCK}",
             )
-        if now > floor + _CLOCK_STEP_BACK:  # not on every poll: flash memory wears out
-            self._home.save_state(clock_floor_us=int(now.timestamp() * 1e6))
+        # A clock that ran ahead of the server's and was set since must not keep the device waiting.
+        seen_us = int((now.timestamp() + min(0.0, ahead or 0.0)) * 1e6)
+        if seen_us > (floor + _CLOCK_STEP_BACK).timestamp() * 1e6:  # not always: flash memory wears out
+            self._home.save_state(clock_floor_us=seen_us)
 
     def index(self) -> FleetIndex:
         """Which release each device should run.
