@@ -192,7 +192,9 @@ class DeviceService:
         if not request.nonce or len(request.nonce) > 100:
             raise InvalidArgument("FIELD_INVALID", "the nonce must have 1 to 100 characters", field="nonce")
         if not signing.verify(bytes.fromhex(device.public_key), text, request.signature):
-            raise errors.signature_invalid("the signature is not the device's")
+            raise errors.signature_invalid(
+                "the signature is not the device's (was another machine enrolled in its place?)"
+            )
         now = datetime.now(UTC)
         if abs(now.timestamp() - request.timestamp_seconds) > signing.ALLOWED_SKEW_SECONDS:
             raise errors.timestamp_skewed(now.isoformat(timespec="seconds"))
