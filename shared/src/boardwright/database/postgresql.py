@@ -40,6 +40,7 @@ _THREADS = 8
 _THREADS_FOR_OTHERS = 2  # than one caller, all of whose reads may be long
 _ATTEMPTS = 40
 _CONNECT_TIMEOUT_SECONDS = 3
+_CANCEL_TIMEOUT_SECONDS = 1
 _STATEMENT_TIMEOUT_MS = round(LONGEST_READ_SECONDS * 1000)
 
 
@@ -135,14 +136,24 @@ class PostgresqlDatabase(Database):
             return
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
-        with self._lock:
-            reading = [connection for connection in self._open if connection.read_only]
-        for connection in reading:  # a long one would hold up the end; a write has little left to do
-            connection.cancel_safe(timeout=_CONNECT_TIMEOUT_SECONDS)
+        self._end_reads()
         self._pool.shutdown(wait=True)
         for connection in self._open:
             connection.close()
         self._open.clear()
+
+    def _end_reads(self) -> None:
+        """End the reads under way: a long one would hold up the end, and a write has little left to do."""
+        if not self._open:
+            return
+        import psycopg
+
+        active = psycopg.pq.TransactionStatus.ACTIVE
+        with self._lock:
+            reading = [c for c in self._open if c.read_only and c.info.transaction_status == active]
+        for connection in reading:
+            with contextlib.suppress(psycopg.Error):  # the server may be away
+                connection.cancel_safe(timeout=_CANCEL_TIMEOUT_SECONDS)
 
     def _connect(self) -> psycopg.Connection[dict[str, Any]]:
         import psycopg
