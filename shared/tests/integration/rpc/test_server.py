@@ -1,9 +1,7 @@
 """The server and the channels together, over a real port: errors, callers, traces, streams, stopping."""
 
 import asyncio
-import contextlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -12,98 +10,15 @@ import pytest
 from boardwright.api.registry.v1 import registry_pb2 as pb
 from boardwright.api.registry.v1 import registry_pb2_grpc
 from boardwright.database import DatabaseFull, DatabaseUnavailable
-from boardwright.rpc import handling
 from boardwright.rpc import server as rpc_server
-from boardwright.rpc.auth import current_principal, permits
+from boardwright.rpc.auth import permits
 from boardwright.rpc.client import connect, connect_sync
-from boardwright.rpc.errors import FailedPrecondition, from_rpc_error
+from boardwright.rpc.errors import FailedPrecondition
 from boardwright.rpc.handling import Gate
 from boardwright.rpc.server import ServerSettings, Service, serve
-from boardwright.rpc.turns import Turns
-from boardwright.telemetry import current_traceparent, metrics_text, span
-from boardwright.testing.services import write_tokens
+from boardwright.telemetry import metrics_text, span
 
-NAME = "projects/default/models/m"
-
-
-class Servicer(registry_pb2_grpc.RegistryServicer):
-    """Answers a few methods with what the tests need."""
-
-    def __init__(self):
-        self.seen = []
-        self.fails = []
-        self.watching, self.answering = asyncio.Event(), asyncio.Event()
-        self.let_go, self.held = asyncio.Event(), asyncio.Semaphore(0)
-
-    async def GetModel(self, request, context):
-        principal = current_principal()
-        self.seen.append((principal.actor, principal.service, current_traceparent()))
-        if self.fails:
-            raise self.fails.pop()
-        return pb.Model(name=request.name)
-
-    async def CreateModel(self, request, context):
-        self.seen.append(request.request_id)
-        return pb.Model(name=request.parent)
-
-    async def UpdateModel(self, request, context):
-        await asyncio.sleep(30)
-
-    async def ListModels(self, request, context):
-        """Answers once the test says so."""
-        self.held.release()
-        await self.answering.wait()
-        return pb.ListModelsResponse()
-
-    async def ListStages(self, request, context):
-        """A long poll: answers once the test says so."""
-        self.held.release()
-        await self.answering.wait()
-        return pb.ListStagesResponse()
-
-    async def WatchEvents(self, request, context):
-        try:
-            yield pb.Event(cursor="1")
-            self.watching.set()
-            await self.answering.wait()
-            yield pb.Event(cursor="2")
-        finally:
-            self.let_go.set()
-
-
-@contextlib.asynccontextmanager
-async def served(tmp_path, servicer):
-    """The servicer behind a real server, stopped as by SIGTERM.
-
-    No signal is sent: one that meets no handler would end the process of all tests. That a service ends by
-    SIGTERM is seen where services are processes.
-    """
-    tokens = write_tokens(tmp_path / "tokens.json")
-    methods = [m.name for m in pb.DESCRIPTOR.services_by_name["Registry"].methods]
-    long_poll = replace(permits("viewer", "parent"), waits=True)
-    table = {m: permits("viewer") for m in methods} | {
-        "GetModel": permits("viewer", "name"), "UpdateModel": permits("admin", "model.name"),
-        "SetAlias": permits("viewer", "alias.name"), "ListStages": long_poll,
-    }  # fmt: skip
-    settings = ServerSettings("test", "127.0.0.1:0", tmp_path / "tokens.json", "k", tmp_path / "ready.json")
-    ready = asyncio.get_running_loop().create_future()
-    service = Service(registry_pb2_grpc.add_RegistryServicer_to_server, servicer, table)
-    stop = asyncio.Event()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rpc_server, "_on_signals", lambda: stop)
-        running = asyncio.create_task(serve([service], settings, on_ready=ready.set_result))
-        endpoint = await asyncio.wait_for(ready, 30)
-    try:
-        yield endpoint, tokens
-    finally:
-        stop.set()
-        await asyncio.wait_for(running, 30)
-
-
-async def failure(call):
-    with pytest.raises(grpc.RpcError) as caught:
-        await call
-    return from_rpc_error(caught.value)
+from .conftest import NAME, Servicer, failure, served
 
 
 async def test_a_call_carries_principal_and_trace(tmp_path):
@@ -132,86 +47,6 @@ async def test_a_request_that_names_another_projects_resource_never_reaches_the_
         call = registry_pb2_grpc.RegistryStub(channel).SetAlias(pb.SetAliasRequest(alias=alias))
         error = await failure(call)
     assert (error.reason, error.metadata["field"]) == ("FIELD_INVALID", "alias.version")
-
-
-async def test_one_callers_burst_waits_for_its_turns_and_others_do_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(handling, "Turns", lambda: Turns(at_a_time=3, most_waiting=4))
-    servicer = Servicer()
-    async with served(tmp_path, servicer) as (endpoint, tokens), contextlib.AsyncExitStack() as channels:
-
-        async def stub(role, principal=None):
-            connected = connect(endpoint, token=tokens[role], principal=principal)
-            return registry_pb2_grpc.RegistryStub(await channels.enter_async_context(connected))
-
-        busy = await stub("viewer")
-        burst = [asyncio.ensure_future(busy.ListModels(pb.ListModelsRequest()).code()) for _ in range(8)]
-        # Eight calls: three run, four wait, one is refused before any of them has ended.
-        refused, _ = await asyncio.wait(burst, return_when=asyncio.FIRST_COMPLETED)
-        assert [each.result() for each in refused] == [grpc.StatusCode.RESOURCE_EXHAUSTED]
-        error = await failure(busy.GetModel(pb.GetModelRequest(name=NAME)))
-        assert (error.reason, error.metadata["principal"]) == ("TOO_MANY_CALLS", "viewer")
-        for_busy = await stub("service", "viewer")  # what a service does for a user is that user's
-        assert (await failure(for_busy.GetModel(pb.GetModelRequest(name=NAME)))).reason == "TOO_MANY_CALLS"
-        for role in ("developer", "service"):
-            assert (await (await stub(role)).GetModel(pb.GetModelRequest(name=NAME))).name == NAME
-        for _ in range(3):
-            await servicer.held.acquire()
-        assert servicer.held.locked()
-        waiting = [each for each in burst if not each.done()]
-        waiting.pop().cancel()  # who hangs up gives its turn back
-        servicer.answering.set()
-        assert await asyncio.gather(*waiting) == [grpc.StatusCode.OK] * 6
-        assert (await busy.GetModel(pb.GetModelRequest(name=NAME))).name == NAME
-
-
-async def test_streams_and_long_polls_take_no_turn_and_are_bounded_by_themselves(tmp_path, monkeypatch):
-    monkeypatch.setattr(handling, "Turns", lambda: Turns(at_a_time=1, most_waiting=0, most_open=4))
-    servicer = Servicer()
-    async with (
-        served(tmp_path, servicer) as (endpoint, tokens),
-        connect(endpoint, token=tokens["viewer"]) as channel,
-        connect(endpoint, token=tokens["service"]) as services,
-    ):
-        stub = registry_pb2_grpc.RegistryStub(channel)
-        request = pb.ListStagesRequest(parent=NAME)
-        polls = [asyncio.ensure_future(stub.ListStages(request)) for _ in range(2)]
-        for _ in polls:
-            await servicer.held.acquire()
-        watches = [stub.WatchEvents(pb.WatchEventsRequest()) for _ in range(2)]
-        assert [(await watch.read()).cursor for watch in watches] == ["1", "1"]
-        assert (await stub.GetModel(pb.GetModelRequest(name=NAME))).name == NAME  # the one turn is free
-        for refused in (stub.ListStages(request), stub.WatchEvents(pb.WatchEventsRequest()).read()):
-            assert (await failure(refused)).reason == "TOO_MANY_CALLS"
-        unbounded = registry_pb2_grpc.RegistryStub(services).WatchEvents(pb.WatchEventsRequest())
-        assert (await unbounded.read()).cursor == "1"
-        servicer.answering.set()
-        await asyncio.gather(*polls)
-        assert (await stub.ListStages(request)) == pb.ListStagesResponse()  # what has ended makes room
-
-
-async def test_a_stream_ends_for_whose_token_was_revoked(tmp_path, monkeypatch):
-    monkeypatch.setattr("boardwright.rpc.auth._RECHECK_SECONDS", 0.0)
-    servicer = Servicer()
-    async with (
-        served(tmp_path, servicer) as (endpoint, tokens),
-        connect(endpoint, token=tokens["viewer"]) as channel,
-    ):
-        events = registry_pb2_grpc.RegistryStub(channel).WatchEvents(pb.WatchEventsRequest())
-        assert (await events.read()).cursor == "1"
-        (tmp_path / "tokens.json").write_text("[]")
-        servicer.answering.set()
-        assert (await failure(events.read())).reason == "TOKEN_UNKNOWN"
-        assert servicer.let_go.is_set()
-
-
-async def test_many_calls_at_once_are_all_answered(tmp_path):
-    async with (
-        served(tmp_path, Servicer()) as (endpoint, tokens),
-        connect(endpoint, token=tokens["viewer"], deadline_seconds=300) as channel,
-    ):
-        stub = registry_pb2_grpc.RegistryStub(channel)
-        calls = [stub.GetModel(pb.GetModelRequest(name=NAME)).code() for _ in range(2000)]
-        assert set(await asyncio.gather(*calls)) == {grpc.StatusCode.OK}
 
 
 @pytest.mark.parametrize(
@@ -315,20 +150,6 @@ async def test_a_call_has_a_deadline(tmp_path):
         stub = registry_pb2_grpc.RegistryStub(channel)
         error = await failure(stub.UpdateModel(pb.UpdateModelRequest(model=pb.Model(name=NAME))))
     assert error.reason == "DEADLINE_EXCEEDED"
-
-
-async def test_stopping_ends_streams_at_once_and_tells_them_to_resume(tmp_path):
-    servicer = Servicer()
-    async with served(tmp_path, servicer) as (endpoint, tokens):
-        channel = connect(endpoint, token=tokens["viewer"])
-        events = registry_pb2_grpc.RegistryStub(channel).WatchEvents(pb.WatchEventsRequest())
-        assert (await events.read()).cursor == "1"
-        await servicer.watching.wait()
-        started = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - started < 3
-    error = await failure(events.read())
-    assert error.code == "UNAVAILABLE"
-    await channel.close()
 
 
 async def test_a_service_that_is_not_there_is_unreachable(tmp_path):

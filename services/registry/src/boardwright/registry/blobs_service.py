@@ -184,7 +184,7 @@ class BlobsService:
         principal, now = _owner(), self._now_us()
         seen = await self._use(project, digest)
         if seen is not None:
-            return self._done(seen, principal, now)
+            return await self._view(_visible(seen, principal, now))
         record = await self._repository.open_upload(project, principal, digest, size_bytes, now)
         if record is not None:
             with contextlib.suppress(NotFound):
@@ -350,21 +350,6 @@ class BlobsService:
             raise upload_not_found(record.upload) from error
         return UploadView(record, plan, received, requests, seconds)
 
-    def _done(self, seen: BlobRecord, principal: str, now: int) -> UploadView:
-        record = UploadRecord(
-            upload=f"visible-{seen.digest.hex}",
-            project=seen.project,
-            principal=principal,
-            digest=seen.digest,
-            size_bytes=seen.size_bytes,
-            handle="",
-            created_us=now,
-            expires_us=now,
-            completed=True,
-        )
-        plan = part_plan(seen.size_bytes)
-        return UploadView(record, plan, frozenset(range(1, plan.count + 1)), {}, 0)
-
     async def _own_upload(self, project: str, upload: str) -> UploadRecord:
         record = await self._repository.upload(project, upload)
         # Another principal's upload is as good as none: its requests would let one send in the other's name.
@@ -391,6 +376,21 @@ class BlobsService:
         self._completing.pop(upload, None)
         if not done.cancelled():
             done.exception()  # whoever waited has it; if all hung up, nobody asks
+
+
+def _visible(seen: BlobRecord, principal: str, now: int) -> UploadRecord:
+    """The upload of content that the project sees already: nothing needs to be sent."""
+    return UploadRecord(
+        upload=f"visible-{seen.digest.hex}",
+        project=seen.project,
+        principal=principal,
+        digest=seen.digest,
+        size_bytes=seen.size_bytes,
+        handle="",
+        created_us=now,
+        expires_us=now,
+        completed=True,
+    )
 
 
 def _owner() -> str:
