@@ -1,9 +1,10 @@
-"""Steps in their own process, as a worker runs them, on datasets made here."""
+"""Steps in their own process, as a worker runs them, or in this one, on datasets made here."""
 
 from __future__ import annotations
 
 import io
 import itertools
+import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from boardwright.compiler.kinds import KINDS
 from boardwright.content import digest_file
 from boardwright.jobs.domain.cache_key import with_defaults
 from boardwright.jobs.executor import Execution, ExecutionResult
-from boardwright.jobs.step_api import InputFile
+from boardwright.jobs.step import find_function
+from boardwright.jobs.step_api import InputFile, StepRequest, StepResult, ignore_progress
 from boardwright.jobs.subprocess_executor import SubprocessExecutor
 from boardwright.samples import DatasetManifest, FoundSample, ManifestSample, PackEntry, write_packs
 
@@ -49,6 +51,24 @@ def run_step(tmp_path: Path) -> RunStep:
             **{"requires": KINDS[kind].requires, **further},
         )
         return await SubprocessExecutor().run(execution, lambda report: None)
+
+    return run
+
+
+@pytest.fixture
+def run_here(tmp_path: Path) -> Callable[..., StepResult]:
+    """Return ``run_here(kind, parameters, {input: path})``, which runs a step in this process.
+
+    For what a step answers, where its process does not matter: starting one costs seconds.
+    """
+    numbers = itertools.count()
+
+    def run(kind: str, parameters: Mapping[str, Any], inputs: Mapping[str, Path]) -> StepResult:
+        folder = tmp_path / f"here-{next(numbers)}"
+        folder.mkdir()
+        given = {name: InputFile(path, str(digest_file(path)), "") for name, path in inputs.items()}
+        told = json.loads(json.dumps(with_defaults(KINDS[kind], parameters)))
+        return find_function(kind)(StepRequest(kind, told, given, 0, folder), ignore_progress)
 
     return run
 

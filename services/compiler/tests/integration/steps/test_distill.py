@@ -17,12 +17,8 @@ from boardwright.compiler.engine.distill.checkpoints import same_graph
 from boardwright.compiler.engine.evaluate import Sample, evaluate
 from boardwright.compiler.engine.export import export_network
 from boardwright.compiler.engine.importing import ImportedModel, import_checkpoint
-from boardwright.compiler.kinds import DISTILL, FINE_TUNE
-from boardwright.compiler.steps import distill, fine_tune
 from boardwright.compiler.steps.importing import read_declared
-from boardwright.content import digest_file
-from boardwright.jobs.domain.cache_key import with_defaults
-from boardwright.jobs.step_api import InputFile, StepError, StepKind, StepRequest, StepResult
+from boardwright.jobs.step_api import InputFile, StepError
 from boardwright.model import InputSpec, OutputSpec
 from boardwright.samples import FoundSample
 from boardwright.samples.labels import Box
@@ -57,8 +53,8 @@ def colour_teacher(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_state_dict_learns_from_an_onnx_teacher_and_goes_on_as_a_graph(
-    tmp_path, run_step, seal, coloured, colour_teacher
+def test_a_state_dict_learns_from_an_onnx_teacher_and_goes_on_as_a_graph(
+    tmp_path, run_here, seal, coloured, colour_teacher
 ):
     student = _student(tmp_path)
     training = seal(coloured(60, 1), "classification", tmp_path / "training", "training")
@@ -66,7 +62,7 @@ async def test_a_state_dict_learns_from_an_onnx_teacher_and_goes_on_as_a_graph(
         "teacher": "colours@1", "teacher_import": {"format": "onnx", "input_spec": {**SPEC}},
         "import": {"format": "torch-state-dict"}, "epochs": 12, "learning_rate": 0.03, "alpha": 0.5,
     }  # fmt: skip
-    done = await run_step("compile/distill", parameters, {**student, **training, "teacher": colour_teacher})
+    done = run_here("compile/distill", parameters, {**student, **training, "teacher": colour_teacher})
     assert (done.values["objective"], done.values["dataset"]) == ("soft-labels", "training")
     assert done.values["labelled_samples"] == 60
     assert done.values["objective_after"] < 0.5 * done.values["objective_before"]
@@ -82,18 +78,20 @@ async def test_a_state_dict_learns_from_an_onnx_teacher_and_goes_on_as_a_graph(
     assert judged.accuracy["top1"] > 0.9
 
 
-def test_a_teacher_of_other_classes_and_a_broken_one_are_told_as_the_teacher(tmp_path, seal, coloured):
+def test_a_teacher_of_other_classes_and_a_broken_one_are_told_as_the_teacher(
+    tmp_path, run_here, seal, coloured
+):
     student = _student(tmp_path)
     calibration = seal(coloured(4, 1), "classification", tmp_path / "calibration", "calibration")
     module, weights = _weights(tmp_path, "other", classes=4)
     told = {"format": "torch-state-dict", "input_spec": SPEC, "builder_arguments": {"classes": 4}}
     inputs = {**student, **calibration, "teacher": weights, "teacher-module": module}
     with pytest.raises(StepError, match="knows 3 classes and the teacher 4") as caught:
-        run_here({"teacher": "other@2", "teacher_import": told}, inputs, tmp_path)
+        run_here("compile/distill", {"import": {}, "teacher": "other@2", "teacher_import": told}, inputs)
     assert caught.value.reason == "DISTILL_CLASSES_DIFFER"
     weights.write_bytes(b"no checkpoint")
     with pytest.raises(StepError, match="The teacher other@2: ") as caught:
-        run_here({"teacher": "other@2", "teacher_import": told}, inputs, tmp_path)
+        run_here("compile/distill", {"import": {}, "teacher": "other@2", "teacher_import": told}, inputs)
     assert caught.value.reason == "CHECKPOINT_UNREADABLE"
 
 
@@ -122,8 +120,8 @@ async def test_ultralytics_files_are_trained_by_their_own_trainer(run_step, yolo
 @needs_ultralytics
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_fine_tuning_trains_a_file_on_its_boxes_until_the_graph_has_left_it_behind(yolos, tmp_path):
-    done = run_here({**YOLO, "objective": "labels"}, yolos, tmp_path, FINE_TUNE)
+def test_fine_tuning_trains_a_file_on_its_boxes_until_the_graph_has_left_it_behind(run_here, yolos):
+    done = run_here("compile/fine-tune", {**YOLO, "objective": "labels"}, yolos)
     assert (done.values["trainer"], done.values["objective"]) == ("ultralytics", "labels")
     assert "train/dis_loss" not in done.values["losses"][0]
     again = import_checkpoint(done.outputs["checkpoint"].path)
@@ -132,19 +130,11 @@ def test_fine_tuning_trains_a_file_on_its_boxes_until_the_graph_has_left_it_behi
     weight = next(tensor for tensor in changed.graph.initializer if len(tensor.dims) == 4)
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.5, weight.name))
     onnx.save(changed, yolos["model.onnx"])
-    done = run_here({**YOLO, "steps": 1}, yolos, tmp_path)
+    done = run_here("compile/distill", {**YOLO, "steps": 1}, yolos)
     assert done.values["objective"] == "detection"
     assert any("changed the graph since this checkpoint" in warning for warning in done.warnings)
     with pytest.raises(StepError, match="changed the graph since this checkpoint"):
-        run_here({**YOLO, "objective": "labels"}, yolos, tmp_path, FINE_TUNE)
-
-
-def run_here(parameters, inputs: dict[str, Path], folder: Path, kind: StepKind = DISTILL) -> StepResult:
-    """Run the step in this process: much is asked of it, and only its answers matter."""
-    given = {name: InputFile(path, str(digest_file(path)), "") for name, path in inputs.items()}
-    told = with_defaults(kind, {"import": {}, **parameters})
-    run = distill.run if kind is DISTILL else fine_tune.run
-    return run(StepRequest(kind.name, told, given, 0, folder), lambda *_: None)
+        run_here("compile/fine-tune", {**YOLO, "objective": "labels"}, yolos)
 
 
 def _student(folder: Path) -> dict[str, Path]:

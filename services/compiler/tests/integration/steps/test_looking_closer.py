@@ -1,4 +1,4 @@
-"""Profile, diagnose, ablate and the other quantizations through the real step process."""
+"""Profile, diagnose, ablate and the other quantizations as steps."""
 
 from __future__ import annotations
 
@@ -54,44 +54,40 @@ def document(result, name: str) -> dict[str, object]:
     return json.loads(result.outputs[name].path.read_bytes())
 
 
-async def test_a_variant_is_packed_profiled_diagnosed_and_compared(
-    tmp_path, run_step, network, seal, coloured
-):
+def test_a_variant_is_packed_profiled_diagnosed_and_compared(tmp_path, run_here, network, seal, coloured):
     parameters = {"input_spec": SPEC, "task": "classification"}
-    imported = await run_step("compile/import", parameters, {"checkpoint": network})
+    imported = run_here("compile/import", parameters, {"checkpoint": network})
     specs = {name: imported.outputs[name].path for name in ("input-spec.json", "output-spec.json")}
     baseline = imported.outputs["model.onnx"].path
     given = {"model.onnx": baseline, **specs}
     calibration = seal(coloured(16, 1), "classification", tmp_path / "calibration", "calibration")
     evaluation = seal(coloured(16, 2), "classification", tmp_path / "evaluation", "evaluation")
 
-    packed = await run_step(
-        "compile/quantize-weights", {"algorithm": "awq", "bits": 8}, {**given, **calibration}
-    )
+    packed = run_here("compile/quantize-weights", {"algorithm": "awq", "bits": 8}, {**given, **calibration})
     assert packed.values["information_checked"] and packed.values["layers"] == 2
-    dynamic = await run_step("compile/quantize-dynamic", {"convolutions": True}, given)
+    dynamic = run_here("compile/quantize-dynamic", {"convolutions": True}, given)
     assert dynamic.values["layers"] == {"Conv": 1, "MatMul": 2}
     assert not dynamic.values["information_checked"]
 
-    half = await run_step("compile/convert-float16", {"profile": "tensorrt"}, {**given, **calibration})
+    half = run_here("compile/convert-float16", {"profile": "tensorrt"}, {**given, **calibration})
     assert half.values["faster_kernels"] and half.values["information_checked"]
     assert half.values["size_bytes"] < 0.7 * baseline.stat().st_size and half.warnings == ()
-    judged = await run_step(
+    judged = run_here(
         "compile/evaluate",
         {},
         {"model.onnx": half.outputs["model.onnx"].path, "baseline.onnx": baseline, **specs, **evaluation},
     )
     assert judged.values["parity"]["top1_agreement"] == 1.0
-    here = await run_step("compile/convert-float16", {"profile": "x86"}, given)
+    here = run_here("compile/convert-float16", {"profile": "x86"}, given)
     assert not here.values["faster_kernels"] and not here.values["information_checked"]
     assert "half as large, and that is all" in " ".join(here.warnings)
 
-    profiled = await run_step("compile/profile", {"runs": 3}, {**given, **calibration})
+    profiled = run_here("compile/profile", {"runs": 3}, {**given, **calibration})
     assert document(profiled, "profile.json")["macs"] == profiled.values["macs"] > 0
     assert any(event["cat"] == "Node" for event in document(profiled, "trace.json") if "cat" in event)
 
     variant = dynamic.outputs["model.onnx"].path
-    diagnosed = await run_step(
+    diagnosed = run_here(
         "compile/diagnose",
         {"runs": 5},
         {"model.onnx": variant, "baseline.onnx": baseline, **specs, **calibration},
@@ -101,23 +97,23 @@ async def test_a_variant_is_packed_profiled_diagnosed_and_compared(
 
     reports = {}
     for name, graph in (("baseline", baseline), ("dynamic", variant)):
-        judged = await run_step("compile/evaluate", {}, {"model.onnx": graph, **specs, **evaluation})
+        judged = run_here("compile/evaluate", {}, {"model.onnx": graph, **specs, **evaluation})
         reports |= {
             f"{name}.model.onnx": graph,
             f"{name}.evaluation.json": judged.outputs["evaluation.json"].path,
         }
-    compared = await run_step(
+    compared = run_here(
         "compile/ablate", {"experiments": {"dynamic": ["dynamic"]}, "runs": 5}, {**given, **reports}
     )
     assert [row["name"] for row in compared.values["rows"]] == ["baseline", "dynamic"]
     assert onnx.load(variant).graph.node
 
 
-async def test_the_baseline_has_nothing_to_be_diagnosed_against(tmp_path, run_step, network, seal, coloured):
+def test_the_baseline_has_nothing_to_be_diagnosed_against(tmp_path, run_here, network, seal, coloured):
     parameters = {"input_spec": SPEC, "task": "classification"}
-    imported = await run_step("compile/import", parameters, {"checkpoint": network})
+    imported = run_here("compile/import", parameters, {"checkpoint": network})
     given = {name: imported.outputs[name].path for name in imported.outputs}
     calibration = seal(coloured(4, 1), "classification", tmp_path / "calibration", "calibration")
     with pytest.raises(StepError, match="put it behind a pass that makes one") as caught:
-        await run_step("compile/diagnose", {}, {**given, **calibration})
+        run_here("compile/diagnose", {}, {**given, **calibration})
     assert caught.value.reason == "NOTHING_TO_COMPARE"

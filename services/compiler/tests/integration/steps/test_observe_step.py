@@ -49,10 +49,10 @@ def graph(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / file for name, file in names.items()}
 
 
-async def test_one_record_for_quantize_and_for_other_toolchains(tmp_path, run_step, graph, seal, coloured):
+def test_one_record_for_quantize_and_for_other_toolchains(tmp_path, run_here, graph, seal, coloured):
     calibration = seal(coloured(12, 1), "classification", tmp_path / "calibration", "calibration")
     asked = {"method": "percentile", "samples": 9, "exports": ["tensorrt", "onnxruntime"]}
-    observed = await run_step("compile/observe", asked, {**graph, **calibration})
+    observed = run_here("compile/observe", asked, {**graph, **calibration})
     assert observed.values["method"] == "percentile"
     assert (observed.values["samples"], observed.values["histograms"]) == (9, "sampled")
     assert observed.values["tensors"] == 6
@@ -64,14 +64,14 @@ async def test_one_record_for_quantize_and_for_other_toolchains(tmp_path, run_st
     record = json.loads(observed.outputs["calibration-record.json"].path.read_bytes())
     assert record["schema"] == "boardwright.calibration-record.v2"
     given = {"calibration-record.json": observed.outputs["calibration-record.json"].path}
-    quantized = await run_step("compile/quantize", {}, {**graph, **calibration, **given})
+    quantized = run_here("compile/quantize", {}, {**graph, **calibration, **given})
     assert quantized.values["calibration_samples"] == 9
 
 
-async def test_a_record_that_is_none_is_refused(tmp_path, run_step, graph, seal, coloured):
+def test_a_record_that_is_none_is_refused(tmp_path, run_here, graph, seal, coloured):
     calibration = seal(coloured(3, 1), "classification", tmp_path / "calibration", "calibration")
     (tmp_path / "broken").write_text('{"schema": "other"}')
     inputs = {**graph, **calibration, "calibration-record.json": tmp_path / "broken"}
     with pytest.raises(StepError) as caught:
-        await run_step("compile/quantize", {}, inputs)
+        run_here("compile/quantize", {}, inputs)
     assert caught.value.reason == "RECORD_UNKNOWN"

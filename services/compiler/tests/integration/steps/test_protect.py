@@ -1,4 +1,4 @@
-"""The step protect in its own process: sentences, sensitivity, and a budget that was verified."""
+"""The step protect: sentences, sensitivity, and a budget that was verified."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     }
 
 
-async def test_labelled_calibration_samples_choose_and_evaluation_samples_judge(
-    tmp_path, run_step, inputs, seal, coloured
+def test_labelled_calibration_samples_choose_and_evaluation_samples_judge(
+    tmp_path, run_here, inputs, seal, coloured
 ):
     calibration = seal(coloured(12, 1), "classification", tmp_path / "calibration", "calibration")
     evaluation = seal(coloured(12, 2), "classification", tmp_path / "evaluation", "evaluation")
     parameters = {"budget": {"max_drop": 1.0}, "sensitivity_samples": 2}
-    done = await run_step("compile/protect", parameters, {**inputs, **calibration, **evaluation})
+    done = run_here("compile/protect", parameters, {**inputs, **calibration, **evaluation})
     found = json.loads(done.outputs["protection.json"].path.read_text())
     assert {entry["node"] for entry in found["sensitivity"]} >= {"conv", "gemm"}
     assert all({"sqnr_db", "rank", "measured", "macs"} <= entry.keys() for entry in found["sensitivity"])
@@ -64,7 +64,7 @@ async def test_labelled_calibration_samples_choose_and_evaluation_samples_judge(
     assert found["budget"]["reached"] and found["budget"]["metric"] == "top-1"
     assert done.values["budget"]["trials"][0]["drop"] == 0
     assert found["budget"]["verified"] == {"metric": "top-1", "drop": 0.0}
-    again = await run_step("compile/protect", parameters, {**inputs, **calibration, **evaluation})
+    again = run_here("compile/protect", parameters, {**inputs, **calibration, **evaluation})
     assert (
         again.outputs["protection.json"].path.read_bytes()
         == done.outputs["protection.json"].path.read_bytes()
@@ -88,25 +88,23 @@ def test_whoever_chooses_does_not_judge() -> None:
         assert sorted(chosen + others) == list(range(total)) and not set(chosen) & set(others)
 
 
-async def test_a_latency_needs_times_and_takes_them_from_a_profile(
-    tmp_path, run_step, inputs, seal, coloured
-):
+def test_a_latency_needs_times_and_takes_them_from_a_profile(tmp_path, run_here, inputs, seal, coloured):
     calibration = seal(coloured(6, 1), "classification", tmp_path / "calibration", "calibration")
     parameters = {"budget": {"max_latency_ms": 3.0}, "rules": ["tail"]}
-    blind = await run_step("compile/protect", parameters, {**inputs, **calibration})
+    blind = run_here("compile/protect", parameters, {**inputs, **calibration})
     assert not blind.values["budget"]["reached"]
     assert any("give per-layer times" in warning for warning in blind.warnings)
     profile = tmp_path / "profile"
     profile.write_text(json.dumps({"layers": [{"name": "conv", "ms": 2.0}, {"name": "gemm", "ms": 2.0}]}))
-    timed = await run_step("compile/protect", parameters, {**inputs, **calibration, "profile.json": profile})
+    timed = run_here("compile/protect", parameters, {**inputs, **calibration, "profile.json": profile})
     budget = timed.values["budget"]
     assert budget["reached"]
     assert budget["latency_unit"] == "ms"
     assert len({"conv", "gemm"} & set(budget["kept_in_float"])) == 1  # 2 ms and 1 ms make 3
 
 
-async def test_what_the_recipe_names_wrongly_is_told(tmp_path, run_step, inputs, seal, coloured):
+def test_what_the_recipe_names_wrongly_is_told(tmp_path, run_here, inputs, seal, coloured):
     calibration = seal(coloured(3, 1), "classification", tmp_path / "calibration", "calibration")
     with pytest.raises(StepError, match="Did you mean 'gemm'") as caught:
-        await run_step("compile/protect", {"exclude": ["gem"]}, {**inputs, **calibration})
+        run_here("compile/protect", {"exclude": ["gem"]}, {**inputs, **calibration})
     assert caught.value.reason == "NODE_UNKNOWN"

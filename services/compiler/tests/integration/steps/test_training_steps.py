@@ -1,4 +1,4 @@
-"""The training steps through the real step process: train-quantized and fine-tune."""
+"""The training steps: train-quantized and fine-tune; killed, in the real step process."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def imported(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / name for name in ("model.onnx", *specs)}
 
 
-async def test_fine_tune_learns_labels_and_leaves_a_checkpoint(tmp_path, run_step, imported, seal, coloured):
+def test_fine_tune_learns_labels_and_leaves_a_checkpoint(tmp_path, run_here, imported, seal, coloured):
     sealed = seal(coloured(24, 1), "classification", tmp_path / "training", "training")
     parameters = {
         "epochs": 20, "batch_size": 8, "learning_rate": 0.03, "class_weights": "inverse", "held_out": 0.0,
     }  # fmt: skip
-    done = await run_step("compile/fine-tune", parameters, {**imported, **sealed})
+    done = run_here("compile/fine-tune", parameters, {**imported, **sealed})
     assert (done.values["objective"], done.values["dataset"]) == ("labels", "training")
     assert done.values["objective_after"] < done.values["objective_before"] / 2
     assert done.outputs["model.onnx"].path.read_bytes() == done.outputs["checkpoint"].path.read_bytes()
@@ -53,15 +53,15 @@ async def test_fine_tune_learns_labels_and_leaves_a_checkpoint(tmp_path, run_ste
     assert record["training"]["options"]["learning_rate"] == 0.03
 
 
-async def test_train_quantized_needs_no_labels_and_gives_ranges_and_weights(
-    tmp_path, run_step, imported, seal, coloured
+def test_train_quantized_needs_no_labels_and_gives_ranges_and_weights(
+    tmp_path, run_here, imported, seal, coloured
 ):
     sealed = seal(coloured(24, 1), "classification", tmp_path / "calibration", "calibration")
     parameters = {
         "profile": "vx-delegate", "epochs": 2, "batch_size": 8, "held_out": 0.25, "class_weights": "inverse",
         "fail_if_information_lost": False,
     }  # fmt: skip
-    done = await run_step("compile/train-quantized", parameters, {**imported, **sealed})
+    done = run_here("compile/train-quantized", parameters, {**imported, **sealed})
     assert done.values["objective"] == "self-distilled"
     assert done.values["scheme"] == "S8S8 per-tensor"
     assert done.values["calibration_samples"] == 24
