@@ -103,8 +103,8 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path, limits: Limits) -> None:
         raise CheckpointRefused(
             "CHECKPOINT_EXTERNAL_DATA",
             f"{path.name} keeps the weights {name!r} in another file ({location!r}), and nothing outside of "
-            "the checkpoint is read. Write one file, torch.onnx.export(…, external_data=False), or make one of "
-            "both, onnx.save(onnx.load(path), new_path, save_as_external_data=False).",
+            "the checkpoint is read. Write one file, torch.onnx.export(…, external_data=False), or make one "
+            "of both, onnx.save(onnx.load(path), new_path, save_as_external_data=False).",
         )
     if any(length < 0 for length in tensor.dims):
         raise CheckpointUnreadable(
