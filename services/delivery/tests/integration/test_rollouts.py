@@ -246,6 +246,7 @@ async def test_what_may_not_roll_out(operator, enrol) -> None:
     operator.registry.stages["production"] = release
     assert (await operator.rollout(release, validate_only=True)).counts.pending == 1
     assert not (await operator.rollouts.list_rollouts("default", Page()))[0]
+    assert not (await operator.rollouts.list_bundles("default", Page()))[0] and not operator.registry.blobs
     other = operator.registry.add_release(2, "jetson-orin-nx")
     operator.registry.stages["production"] = other
     with pytest.raises(FailedPrecondition) as misfit:

@@ -10,9 +10,9 @@ from boardwright.content.oci import EMPTY_CONFIG
 from boardwright.database.listing import Page
 from boardwright.delivery import errors
 from boardwright.delivery.auditing import Caller
-from boardwright.delivery.domain.bundling import ArtifactFacts, PlannedBundle, ReleaseFacts, plan_bundle
+from boardwright.delivery.domain.bundling import ArtifactFacts, ReleaseFacts, plan_bundle
 from boardwright.delivery.domain.fitting import nearest_misfit
-from boardwright.delivery.domain.preference import Choice, Contender, prefer
+from boardwright.delivery.domain.preference import Contender, prefer
 from boardwright.delivery.domain.resources import (
     BundleFileRecord,
     BundleRecord,
@@ -77,19 +77,12 @@ class RolloutsService:
         return await self._store.read(lambda records: records.list_bundles(project, page))
 
     async def _make_bundle(self, project: str, facts: ArtifactFacts) -> BundleRecord:
-        try:
-            planned = plan_bundle(facts)
-        except (InvalidDocument, ValueError) as error:
-            raise errors.bundle_impossible(facts.artifact, str(error)) from error
-        manifest = planned.bundle.to_manifest().to_bytes()
-        for document in (*planned.documents, _EMPTY_CONFIG, manifest):
+        record, documents = _planned(project, facts)
+        for document in (*documents, _EMPTY_CONFIG, record.manifest.encode()):
             await self._blobs.store(project, document)
-        digest = Digest.of(manifest)
-        held = sorted(
-            {str(digest), str(EMPTY_CONFIG.digest), *(str(file.digest) for file in planned.bundle.files)}
-        )
-        await self._blobs.hold(project, _REFERENCE.format(digest.hex[:40]), held)
-        return _bundle_record(project, facts, planned, manifest)
+        held = sorted({record.digest, str(EMPTY_CONFIG.digest), *(file.digest for file in record.files)})
+        await self._blobs.hold(project, _REFERENCE.format(Digest.parse(record.digest).hex[:40]), held)
+        return record
 
     # Rollouts
 
@@ -124,7 +117,13 @@ class RolloutsService:
         if earlier is not None:
             await self._publisher.publish(fleet)
             return await self.rollout(project, earlier.rpartition("/")[2])
-        bundles, choices, traceparent = await self._check_release(fleet, release)
+        facts = await self._check_release(fleet, release)
+        choices = prefer([Contender(entry.artifact, entry.pin, entry.latencies) for entry in facts.artifacts])
+        traceparent = facts.traceparent or current_traceparent()
+        if validate_only:
+            bundles = [_planned(project, entry)[0] for entry in facts.artifacts]
+        else:
+            bundles = await self._bundles(project, release, facts)
 
         def create(records: Records) -> Rollout:
             made = records.recall(caller.actor, intent)
@@ -147,10 +146,8 @@ class RolloutsService:
         await self._publisher.publish(fleet)
         return rollout
 
-    async def _check_release(
-        self, fleet: FleetKey, release: str
-    ) -> tuple[Sequence[BundleRecord], tuple[Choice, ...], str]:
-        """The release's bundles, if the fleet may run it at all; which goes first; the trace that goes on."""
+    async def _check_release(self, fleet: FleetKey, release: str) -> ReleaseFacts:
+        """What the registry says of a release, if the fleet may run it at all."""
         stored = await self._store.read(lambda records: records.fleet(fleet))
         if stored is None:
             raise errors.fleet_not_found(fleet.name)
@@ -161,10 +158,7 @@ class RolloutsService:
             holds = await self._releases.stage_holds(model, stored.stage)
             if holds != release:
                 raise errors.release_not_promoted(release, stored.stage, holds)
-        facts = await self._releases.facts(release)
-        choices = prefer([Contender(entry.artifact, entry.pin, entry.latencies) for entry in facts.artifacts])
-        bundles = await self._bundles(fleet.project, release, facts)
-        return bundles, choices, facts.traceparent or current_traceparent()
+        return await self._releases.facts(release)
 
     async def rollout(self, project: str, rollout: str) -> Rollout:
         """A rollout with its counts. Raises: NotFound ROLLOUT_NOT_FOUND."""
@@ -304,15 +298,19 @@ def _cancel(records: Records, rollout: Rollout) -> RolloutState:
     return RolloutState.CANCELLED
 
 
-def _bundle_record(
-    project: str, facts: ArtifactFacts, planned: PlannedBundle, manifest: bytes
-) -> BundleRecord:
+def _planned(project: str, facts: ArtifactFacts) -> tuple[BundleRecord, tuple[bytes, ...]]:
+    """An artifact's bundle, and the small documents that must be stored before it is one."""
+    try:
+        planned = plan_bundle(facts)
+    except (InvalidDocument, ValueError) as error:
+        raise errors.bundle_impossible(facts.artifact, str(error)) from error
     bundle = planned.bundle
+    manifest = bundle.to_manifest().to_bytes()
     files = tuple(
         BundleFileRecord(file.name, str(file.digest), file.size_bytes, file.media_type)
         for file in bundle.files
     )
-    return BundleRecord(
+    record = BundleRecord(
         project=project,
         digest=str(Digest.of(manifest)),
         release=facts.release,
@@ -323,3 +321,4 @@ def _bundle_record(
         manifest=manifest.decode(),
         create_us=now_us(),
     )
+    return record, planned.documents
