@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from boardwright.cli.output import Format
+from boardwright.cli.output import Format, for_people
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -52,7 +52,9 @@ class Bars:
             self._progress, self._task = _bar()
             self._progress.start()
         if self._task is not None:
-            self._progress.update(self._task, completed=done, total=total or None, description=what)
+            self._progress.update(
+                self._task, completed=done, total=total or None, description=for_people(what)
+            )
 
     def note(self, text: str) -> None:
         """Write a line that stays."""
@@ -71,7 +73,7 @@ def _bar() -> tuple[Progress, Any]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         TaskProgressColumn(),
         TimeElapsedColumn(),
