@@ -53,6 +53,17 @@ def test_a_link_that_brings_nothing_is_given_up_for_now(enrolled, fleet, monkeyp
     assert enrolled("once")[1]["result"] == "installed"
 
 
+def test_a_link_that_trickles_does_not_hold_a_check_up_for_ever(enrolled, fleet, monkeypatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    fleet.release(1, padding_bytes=MEGABYTE)
+    fleet.server.fault.cut_blobs_after = 100
+    code, said = enrolled("once")
+    assert code == 4 and said["reason"] in ("LINK_BROKE", "SERVER_UNREACHABLE")
+    fleet.server.fault.cut_blobs_after = None
+    assert enrolled("once")[1]["result"] == "installed"
+    assert "bytes=500-" in blob_ranges(fleet)
+
+
 def test_killed_during_the_download_only_the_rest_travels(enrolled, fleet) -> None:
     bundle = fleet.release(1, padding_bytes=3 * MEGABYTE)
     fleet.server.fault.slow_bytes_per_second = 2 * MEGABYTE

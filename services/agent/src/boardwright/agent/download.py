@@ -23,6 +23,8 @@ from boardwright.device.bundle import Bundle, BundleFile
 
 _SPARE_BYTES = 16 << 20
 _ATTEMPTS = 5
+_PROGRESS_BYTES = 64 << 10
+"""With less per attempt a link counts as broken: what came is kept, and the next check goes on from there."""
 _LONGEST_PAUSE_SECONDS = 8.0
 
 Progress = Callable[[int, int, str], None]
@@ -71,7 +73,7 @@ class Downloads:
 
         Raises:
             Refused: BLOB_CHANGED.
-            Unavailable: DISK_FULL, or the link broke too often without any progress.
+            Unavailable: DISK_FULL, or the link broke too often with next to no progress.
             OSError: the disk became full or fails.
         """
         missing = [
@@ -137,7 +139,7 @@ class Downloads:
             try:
                 self._receive(file, resumed, progress)
             except Unavailable:
-                failures = failures + 1 if self._arrived(file) <= resumed else 1
+                failures = failures + 1 if self._arrived(file) - resumed < _PROGRESS_BYTES else 1
                 if failures >= _ATTEMPTS:
                     raise
                 self._pause(min(_LONGEST_PAUSE_SECONDS, 0.5 * 2**failures))
