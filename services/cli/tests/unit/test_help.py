@@ -34,7 +34,7 @@ def test_all_commands_are_there() -> None:
         "push", "compile", "build", "measure", "optimize", "release", "promote", "show", "ls", "lineage",
         "history", "report", "doctor", "login", "up", "status", "down", "demo",
     }  # fmt: skip
-    groups = {"dataset", "rollout", "fleet", "device", "job", "gate"}
+    groups = {"dataset", "rollout", "fleet", "device", "job", "gate", "token"}
     assert {path[0] for path in COMMANDS} == wanted | groups
 
 

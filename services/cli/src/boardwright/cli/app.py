@@ -23,6 +23,7 @@ from boardwright.cli.commands import (
     rollouts,
     server,
     stack,
+    token,
 )
 from boardwright.cli.ordering import AnyOrder
 from boardwright.cli.session import Session
@@ -97,5 +98,6 @@ looking.register(app)
 provenance.register(app)
 reporting.register(app)
 server.register(app)
+token.register(app)
 stack.register(app)
 demonstrating.register(app)

@@ -7,13 +7,12 @@ stay.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from boardwright.cli.embedded.folder import DataFolder, read_json, write_json
+from boardwright.cli.tokens import change, entry, new_token
 
 SERVICES = ("registry", "calibration", "compiler", "builder", "delivery")
 _IDENTITIES = (*SERVICES, "gateway")
@@ -35,9 +34,9 @@ def ensure_credentials(folder: DataFolder) -> Credentials:
     stored = read_json(folder.credentials)
     if stored is None:
         credentials = Credentials(
-            admin=_token(),
-            worker=_token(),
-            services={name: _token() for name in _IDENTITIES},
+            admin=new_token(),
+            worker=new_token(),
+            services={name: new_token() for name in _IDENTITIES},
             grant_key=secrets.token_hex(32),
             signing_key=secrets.token_hex(32),
         )
@@ -48,27 +47,9 @@ def ensure_credentials(folder: DataFolder) -> Credentials:
     return credentials
 
 
-def _token() -> str:
-    return "bw_" + secrets.token_urlsafe(32)
-
-
 def _write_tokens(folder: DataFolder, credentials: Credentials) -> None:
-    own = [_entry("embedded-admin", "admin", "user", credentials.admin, "admin")]
-    own.append(_entry("embedded-worker", "worker", "worker", credentials.worker, "worker"))
-    for name, token in credentials.services.items():
-        own.append(_entry(f"embedded-{name}", name, "service", token, "service"))
-    present = read_json(folder.tokens) or []
-    names = {entry["id"] for entry in own}
-    wanted = own + [entry for entry in present if entry["id"] not in names]
-    if wanted != present:
-        write_json(folder.tokens, wanted)
-
-
-def _entry(identifier: str, principal: str, kind: str, token: str, role: str) -> dict[str, Any]:
-    return {
-        "id": identifier,
-        "principal": principal,
-        "kind": kind,
-        "sha256": hashlib.sha256(token.encode("utf-8")).hexdigest(),
-        "roles": [{"role": role, "project": "*"}],
-    }
+    own = [entry("embedded-admin", "admin", credentials.admin, "admin")]
+    own.append(entry("embedded-worker", "worker", credentials.worker, "worker"))
+    own += [entry(f"embedded-{name}", name, token, "service") for name, token in credentials.services.items()]
+    names = {each["id"] for each in own}
+    change(folder.tokens, lambda present: own + [each for each in present if each["id"] not in names])
