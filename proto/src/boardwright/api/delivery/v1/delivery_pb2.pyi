@@ -175,7 +175,7 @@ class Device(_message.Message):
     def last_seen_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def install_time(self) -> _timestamp_pb2.Timestamp:
-        """When it first reported that; unset while it runs nothing."""
+        """When it first reported that; unset while it runs nothing, or no report tells it."""
 
     def __init__(
         self,

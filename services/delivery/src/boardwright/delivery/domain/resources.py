@@ -118,7 +118,7 @@ class Device:
         public_key: raw Ed25519 key, hexadecimal.
         key_id: hexadecimal SHA-256 of it.
         host: the machine in the fields of a HardwarePin.
-        install_us: when it first reported what is installed, 0 while nothing is.
+        install_us: when it first reported what is installed, 0 while nothing is, or no report tells it.
     """
 
     key: DeviceKey

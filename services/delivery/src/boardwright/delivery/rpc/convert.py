@@ -92,7 +92,7 @@ def to_device(device: Device) -> pb.Device:
         enrol_time=timestamp(device.enrol_us),
         last_seen_time=timestamp(device.last_seen_us),
         rollout=installed.rollout if installed else "",
-        install_time=timestamp(device.install_us) if installed else None,
+        install_time=timestamp(device.install_us) if device.install_us else None,
     )
 
 
