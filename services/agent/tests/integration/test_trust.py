@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from securesystemslib.signer import CryptoSigner
 
 DAY = 86_400.0
@@ -87,8 +88,11 @@ def test_metadata_signed_by_other_keys(enrolled, fleet) -> None:
     assert (code, said["reason"]) == (3, "METADATA_UNSIGNED") and "enrol the device again" in said["message"]
 
 
-def test_a_root_of_trust_that_the_disk_damaged(enrolled, fleet) -> None:
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_root_of_trust_that_the_disk_damaged(enrolled, fleet, lost: bool) -> None:
     (enrolled.home / "root.json").write_bytes(b"{")
+    if lost:
+        (enrolled.home / "root.json").unlink()
     code, said = enrolled("once")
     assert (code, said["reason"]) == (3, "HOME_DAMAGED") and "--again" in said["message"]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,26 @@ def test_damaged_files(tmp_path: Path, text: str) -> None:
         home.identity()
     assert damaged.value.reason == "HOME_DAMAGED"
     assert home.state() == State()
+
+
+def test_the_lock_is_taken_as_nfs_wants_it_and_on_a_disk_that_is_only_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS, where many a board has its files in development, locks exclusively only what may be written."""
+    modes: list[int] = []
+
+    def lock(descriptor: int, operation: int) -> None:
+        modes.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+
+    def read_only(path: Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    opened = os.open
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with Home(tmp_path).locked():
+        monkeypatch.setattr(os, "open", read_only)
+    with Home(tmp_path).locked():
+        pass
+    assert modes == [os.O_RDWR, os.O_RDONLY]

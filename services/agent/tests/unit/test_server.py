@@ -67,3 +67,10 @@ def test_a_pause_that_is_no_number_of_seconds_is_no_wish(tmp_path: Path, wished:
 
     server = Server(Http("http://127.0.0.1:9"), KEY)
     assert send_if_due(Home(tmp_path), server, {"kind": "seen"}, ServerClock()) == 0
+
+
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 -2359", f"Mon, 1 Jan {'9' * 20} 00:00:00 GMT"])
+def test_a_time_that_no_clock_shows_is_none(date: str) -> None:
+    clock = ServerClock()
+    clock.note(date)
+    assert clock.ahead_seconds is None

@@ -15,6 +15,7 @@ All files are replaced atomically, so that a process killed anywhere leaves the 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -247,8 +248,13 @@ class Home:
             Refused: AGENT_RUNNING.
         """
         make_folder(self.folder)
-        # Only read: on a disk that the kernel made read-only the agent still tells its server.
-        descriptor = os.open(self.folder / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path, flags = self.folder / "lock", os.O_CREAT | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, os.O_RDWR | flags, 0o600)  # on NFS a lock is for those who may write
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            descriptor = os.open(path, os.O_RDONLY | flags)  # the agent still tells its server
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

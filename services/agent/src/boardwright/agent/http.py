@@ -1,7 +1,8 @@
 """HTTP for the agent: one pool, bounded waits, and errors that say what to do.
 
-The answers' `Date` headers are kept as the server's idea of the time. It is never trusted for a decision
-about expiry; it only explains one ("your clock is wrong") and can make the device more careful.
+The answers' `Date` headers are kept as the server's idea of the time. Whether metadata has ended is judged by
+this device's clock alone. The server's time explains why ("your clock is wrong"), can make the device more
+careful, and where it is the earlier one, it is what the device remembers as already seen (`trust.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,8 +38,8 @@ class ServerClock:
         """Take a `Date` header into account."""
         if date:
             try:
-                self.ahead_seconds = parsedate_to_datetime(date).timestamp() - time.time()
-            except (ValueError, TypeError):
+                self.ahead_seconds = parsedate_to_datetime(date).astimezone(UTC).timestamp() - time.time()
+            except (ValueError, TypeError, OverflowError):
                 return
 
 

@@ -103,7 +103,7 @@ class FleetTrust:
                 self._fetcher,
                 bootstrap=home.root_path.read_bytes(),
             )
-        except (RepositoryError, ValueError) as error:
+        except (RepositoryError, ValueError, FileNotFoundError) as error:
             raise Refused(
                 "HOME_DAMAGED",
                 f"{home.root_path} cannot be used ({error}): enrol with a new token and --again",
