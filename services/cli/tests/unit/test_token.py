@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -99,3 +101,22 @@ def test_a_file_that_cannot_be_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="--file") as refused:
         tokens.add(tmp_path / "absent" / "tokens.json", tokens.entry("a", "a", "bw_1", "viewer"))
     assert refused.value.reason == "TOKENS_NOT_WRITABLE"
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="cannot be read"):
+        tokens.read(tmp_path)
+
+
+def test_the_file_stays_whose_it_was(file: Path) -> None:
+    """An administrator changes it, and services that run as another user read it."""
+    tokens.add(file, tokens.entry("anna", "anna", "bw_1", "viewer"))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(file, 1234, 1235)
+    before = file.stat()
+    tokens.add(file, tokens.entry("bert", "bert", "bw_2", "viewer"))
+    for path in (file, file.with_name(".tokens.json.lock")):
+        after = path.stat()
+        assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from boardwright.cli.embedded.folder import read_json, write_json
+from boardwright.cli.embedded.folder import give_like, read_json, write_json
 from boardwright.rpc.auth import hash_token, parse_principal
 from boardwright.rpc.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from boardwright.rpc.names import check_id
@@ -56,6 +56,10 @@ def read(path: Path) -> list[Entry]:
         entries = read_json(path) or []
         for each in entries:
             parse_principal(each)
+    except OSError as error:
+        raise FailedPrecondition(
+            "TOKENS_UNREADABLE", f"{path} cannot be read ({error.strerror}): call this as its owner"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FailedPrecondition(
             "TOKENS_UNREADABLE",
@@ -67,22 +71,26 @@ def read(path: Path) -> list[Entry]:
 def change(path: Path, make: Callable[[list[Entry]], list[Entry]]) -> None:
     """Replace the entries by `make(entries)`, while nobody else changes them; services soon see it.
 
-    Raises: FailedPrecondition TOKENS_UNREADABLE, TOKENS_NOT_WRITABLE; OSError; what `make` raises.
+    The file stays whose it is: an administrator changes it, and services read it as another user.
+
+    Raises: FailedPrecondition TOKENS_UNREADABLE, TOKENS_NOT_WRITABLE; what `make` raises.
     """
     try:
         lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            give_like(lock, path)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            present = read(path)
+            wanted = make(list(present))
+            if wanted != present:
+                write_json(path, wanted)
+        finally:
+            os.close(lock)
     except OSError as error:
         raise FailedPrecondition(
-            "TOKENS_NOT_WRITABLE", f"{path} cannot be changed ({error.strerror}): name another with --file"
+            "TOKENS_NOT_WRITABLE",
+            f"{path} cannot be changed ({error.strerror}): call this as its owner, or name one with --file",
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        present = read(path)
-        wanted = make(list(present))
-        if wanted != present:
-            write_json(path, wanted)
-    finally:
-        os.close(lock)
 
 
 def add(path: Path, new: Entry) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import socket
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,14 +148,30 @@ def _read_holder(handle: int) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any, mode: int = 0o600) -> None:
-    """Write JSON in one rename, durably, readable by the user alone unless ``mode`` says otherwise."""
+    """Write JSON in one rename, durably, readable by the user alone unless ``mode`` says otherwise.
+
+    Where there was a file, its owner and permissions stay.
+    """
     partial = path.with_name(path.name + ".partial")
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        give_like(handle, path)
         json.dump(value, stream, indent=2)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(path)
+
+
+def give_like(handle: int, path: Path) -> None:
+    """Give an open file to whom the one at ``path`` belongs, with the same permissions, if there is one.
+
+    Raises:
+        OSError: this user may not give files away.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        like = path.stat()
+        os.fchown(handle, like.st_uid, like.st_gid)
+        os.fchmod(handle, stat.S_IMODE(like.st_mode))
 
 
 def read_json(path: Path) -> Any:
