@@ -23,6 +23,7 @@ _BUSY_TIMEOUT_MS = 10_000
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the file for use by one thread at a time; WAL, durable commits. Raises: as `translate`."""
+    connection = None
     try:
         connection = sqlite3.connect(
             path,
@@ -37,6 +38,8 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA temp_store=MEMORY")
     except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
         raise translate(error) from error
     return connection
 

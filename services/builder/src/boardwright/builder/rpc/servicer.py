@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
 from boardwright.api.builder.v1 import builder_pb2 as pb
@@ -170,7 +171,7 @@ def _page(items: Any, size: int, token: str, *scope: str) -> tuple[Any, str]:
 def _filtered(boards: tuple[Board, ...], text: str) -> tuple[Board, ...]:
     """Apply an AIP-160 filter by the database's own rules, in a database of this moment."""
     condition = to_condition(text, _BOARD_FIELDS, "sqlite")
-    with sqlite3.connect(":memory:") as rows:
+    with closing(sqlite3.connect(":memory:")) as rows:
         rows.execute("CREATE TABLE boards (name TEXT, architecture TEXT, toolchains TEXT)")
         rows.executemany(
             "INSERT INTO boards VALUES (?, ?, ?)",
@@ -183,5 +184,4 @@ def _filtered(boards: tuple[Board, ...], text: str) -> tuple[Board, ...]:
                 condition.parameters,
             )
         }
-    rows.close()
     return tuple(board for board in boards if board.name in found)
