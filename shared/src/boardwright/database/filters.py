@@ -178,12 +178,13 @@ class _Parser:
 
     def _scalar(self, field: Field, operator: _Token, text: str, position: int) -> str:
         sign = "<>" if operator.text == "!=" else operator.text
+        if field.values:
+            stored = self._stored(field, text, position)
+            return f"{field.column} {'=' if sign == ':' else sign} {self._bind(stored)}"
         if field.kind == "string":
             if sign == ":":
                 escaped = re.sub(r"([\\%_])", r"\\\1", text)
                 return f"{field.column} LIKE {self._bind(f'%{escaped}%')} ESCAPE '\\'"
-            if field.values:
-                text = self._stored(field, text, position)
             return f"{field.column} {sign} {self._bind(text)}"
         if sign == ":":
             self._fail("`:` is for texts and labels; use =", operator.position)

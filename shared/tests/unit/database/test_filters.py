@@ -47,7 +47,7 @@ def matches(text: str) -> list[int]:
         ("state = detection", [1, 3]),
         ('state = "STATE_DETECTION"', [1, 3]),
         ("state != STATE_DETECTION", [2]),
-        ("state:tect", [1, 3]),
+        ("state:STATE_DETECTION", [1, 3]),
         ("NOT task = detection", [2]),
         ("-task = detection", [2]),
         ("number >= 2", [2, 3]),
@@ -94,6 +94,7 @@ def test_percent_and_underscore_are_plain_characters_of_has():
         ("task = text AND", 16, "a field name"),
         ("task.x = 1", 1, "not a field"),
         ("state = done", 9, "none of detection, text"),
+        ("state:detect", 7, "none of detection, text"),
     ],
 )
 def test_a_wrong_filter_is_refused_at_its_place(text, position, words):
