@@ -15,7 +15,6 @@ All files are replaced atomically, so that a process killed anywhere leaves the 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -251,10 +250,8 @@ class Home:
         path, flags = self.folder / "lock", os.O_CREAT | os.O_CLOEXEC
         try:
             descriptor = os.open(path, os.O_RDWR | flags, 0o600)  # on NFS a lock is for those who may write
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            descriptor = os.open(path, os.O_RDONLY | flags)  # the agent still tells its server
+        except OSError:  # a disk that takes nothing must not keep the device from saying so
+            descriptor = os.open(path, os.O_RDONLY | flags, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
