@@ -150,7 +150,7 @@ PROTECT = StepKind(
 )  # fmt: skip
 QUANTIZE_DYNAMIC = StepKind(
     "compile/quantize-dynamic",
-    version="7",
+    version="8",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
@@ -163,7 +163,7 @@ QUANTIZE_DYNAMIC = StepKind(
 )
 CONVERT_FLOAT16 = StepKind(
     "compile/convert-float16",
-    version="6",
+    version="7",
     determinism=Determinism.PURE,
     defaults={
         "profile": "x86-vnni",
