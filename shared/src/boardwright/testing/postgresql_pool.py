@@ -27,7 +27,7 @@ DO $$ DECLARE name text; found boolean; BEGIN
 END $$"""
 _EMPTY = """
 DO $$ DECLARE name text; BEGIN
-  PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+  PERFORM pg_terminate_backend(pid, 10000) FROM pg_stat_activity  -- awaited: what it commits is deleted
     WHERE datname = current_database() AND pid <> pg_backend_pid();
   SET LOCAL lock_timeout = '10s';
   SET LOCAL session_replication_role = replica;  -- foreign keys do not say what goes first
