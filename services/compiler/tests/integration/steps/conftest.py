@@ -68,7 +68,10 @@ def run_here(tmp_path: Path) -> Callable[..., StepResult]:
         folder.mkdir()
         given = {name: InputFile(path, str(digest_file(path)), "") for name, path in inputs.items()}
         told = json.loads(json.dumps(with_defaults(KINDS[kind], parameters)))
-        return find_function(kind)(StepRequest(kind, told, given, 0, folder), ignore_progress)
+        result = find_function(kind)(StepRequest(kind, told, given, 0, folder), ignore_progress)
+        assert all(output.path.is_relative_to(folder) for output in result.outputs.values())
+        json.dumps(dict(result.values), allow_nan=False)  # as the process writes them
+        return result
 
     return run
 
