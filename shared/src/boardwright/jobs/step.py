@@ -172,12 +172,13 @@ def perform(folder: Path) -> dict[str, Any]:
         json.dumps(described, allow_nan=False)
         return described
     except StepError as error:
+        if _is_out_of_memory(error.__cause__):  # a loader took it for a damaged file
+            return _out_of_memory()
         return _failure(error.reason, error.message, error.deterministic)
     except Exception as error:
         traceback.print_exc()
-        if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
-            told = "the step ran out of memory; use a smaller model, input size or batch."
-            return _failure("OUT_OF_MEMORY", told, True)
+        if _is_out_of_memory(error):
+            return _out_of_memory()
         number = error.errno if isinstance(error, OSError) else None
         if number == errno.EFBIG:
             told = "the step wrote a larger file than its worker allows; its input unpacks to too much."
@@ -186,6 +187,15 @@ def perform(folder: Path) -> dict[str, Any]:
             told = "the worker's disk is full; free some space, the step is tried again."
             return _failure("WORKER_DISK_FULL", told, False)
         return _failure("STEP_CRASHED", f"{type(error).__name__}: {error}", False)
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _out_of_memory() -> dict[str, Any]:
+    told = "the step ran out of memory; use a smaller model, input size or batch."
+    return _failure("OUT_OF_MEMORY", told, True)
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:

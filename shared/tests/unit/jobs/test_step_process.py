@@ -54,6 +54,7 @@ def test_a_step_that_saw_all_files_says_so(
     assert any("no Landlock" in warning for warning in warnings) is not closed
 
 
+@pytest.mark.parametrize("taken_for_damage", [False, True])
 @pytest.mark.parametrize(
     "error",
     [
@@ -65,9 +66,11 @@ def test_a_step_that_saw_all_files_says_so(
     ],
 )
 def test_a_library_s_own_word_for_too_little_memory_is_understood(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, taken_for_damage: bool
 ) -> None:
     def hungry(request: StepRequest, progress: object) -> StepResult:
+        if taken_for_damage:
+            raise StepError("CHECKPOINT_UNREADABLE", "save it again") from error
         raise error
 
     monkeypatch.setattr(step, "find_function", lambda kind: hungry)

@@ -18,7 +18,7 @@ LOAD_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, OSError,
     RuntimeError, TypeError, ValueError, pickle.UnpicklingError,
 )  # fmt: skip
-"""What torch raises over a damaged file; too little memory is none of the file's faults."""
+"""What torch raises over a damaged file, and for too little memory: a step tells that apart by the cause."""
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _SMALL_BYTES = 16 << 20  # an expanded tensor of this size harms nobody
