@@ -27,6 +27,13 @@ class DatabaseFull(DatabaseUnavailable):
     """The disk under the database is full."""
 
 
+class DatabaseClosed(DatabaseUnavailable):
+    """The service that had the database open is stopping."""
+
+    def __init__(self) -> None:
+        super().__init__("the database is closed; the service is stopping")
+
+
 class QueryTooLong(DatabaseUnavailable):
     """A read took longer than any may: the database is overloaded, or too much was asked for.
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from boardwright.database.database import Database
 from boardwright.database.errors import (
     ConstraintViolation,
+    DatabaseClosed,
     DatabaseFull,
     DatabaseUnavailable,
     ForeignKeyViolation,
@@ -110,7 +111,7 @@ class PostgresqlDatabase(Database):
 
     async def _submit(self, fn: Callable[[Transaction], T], read_only: bool) -> T:
         if self._closed:
-            raise self._closing()
+            raise DatabaseClosed()
         loop = asyncio.get_running_loop()
         result, callbacks = await loop.run_in_executor(self._pool, self._run, fn, read_only)
         for callback in callbacks:
@@ -224,7 +225,7 @@ class PostgresqlDatabase(Database):
                     raise self._lost(committing and not read_only) from error
                 connection.rollback()
                 if read_only and isinstance(error, psycopg.errors.QueryCanceled):
-                    raise self._closing() if self._closed else QueryTooLong() from error
+                    raise DatabaseClosed() if self._closed else QueryTooLong() from error
                 if not retry:
                     raise self._translate(error) from error
                 time.sleep(random.uniform(0, min(0.002 * 2**attempt, 0.1)))  # noqa: S311 (jitter, no secret)
@@ -236,10 +237,6 @@ class PostgresqlDatabase(Database):
             f"the database refused {_ATTEMPTS} attempts, because others kept changing the same rows; "
             "repeat the call"
         )
-
-    @staticmethod
-    def _closing() -> DatabaseUnavailable:
-        return DatabaseUnavailable("the database is closed; the service is stopping")
 
     @staticmethod
     def _lost(outcome_unknown: bool) -> DatabaseUnavailable:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from boardwright.database.database import Database
-from boardwright.database.errors import DatabaseUnavailable
+from boardwright.database.errors import DatabaseClosed, DatabaseUnavailable
 from boardwright.database.sqlite_connection import SqliteTransaction, connect, translate
 from boardwright.database.sqlite_reads import Reads
 from boardwright.database.transaction import Transaction
@@ -93,7 +93,7 @@ class SqliteDatabase(Database):
 
     async def write(self, fn: Callable[[Transaction], T], /, *, key: str = "") -> T:
         if self._closed:
-            raise DatabaseUnavailable("the database is closed; the service is stopping")
+            raise DatabaseClosed()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"sqlite-{self.schema}", daemon=True)

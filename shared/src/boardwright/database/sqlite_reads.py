@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from boardwright.database.errors import DatabaseUnavailable, QueryTooLong
+from boardwright.database.errors import DatabaseClosed, QueryTooLong
 from boardwright.database.sqlite_connection import SqliteTransaction, connect, translate
 from boardwright.database.transaction import LONGEST_READ_SECONDS, Row, Transaction
 from boardwright.rpc.auth import current_principal
@@ -103,7 +103,7 @@ class Reads:
     async def run(self, fn: Callable[[Transaction], T], snapshot: bool) -> T:
         """Run `fn`, perhaps twice: once it was broken off it begins anew. Raises: as `Database.read`."""
         if self._closed:
-            raise self._closing()
+            raise DatabaseClosed()
         try:
             with self._lock:
                 if self._reader is None:
@@ -112,7 +112,7 @@ class Reads:
         except _TimeOver:
             async with self._turns.of(current_principal()) or contextlib.nullcontext():
                 if self._closed:
-                    raise self._closing() from None
+                    raise DatabaseClosed() from None
                 return await self._in_thread(fn, snapshot)
 
     async def _in_thread(self, fn: Callable[[Transaction], T], snapshot: bool) -> T:
@@ -128,13 +128,9 @@ class Reads:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, read)
         except _TimeOver as error:
-            raise self._closing() if self._closed else QueryTooLong() from error
+            raise DatabaseClosed() if self._closed else QueryTooLong() from error
         finally:
             hung_up.set()
-
-    @staticmethod
-    def _closing() -> DatabaseUnavailable:
-        return DatabaseUnavailable("the database is closed; the service is stopping")
 
     def close(self) -> None:
         """End what runs or waits for a thread, and close every connection."""
